@@ -1,0 +1,55 @@
+import equinox as eqx
+import jax.numpy as jnp
+
+import vijax as vi
+
+
+DIM = 3
+LOC = (1.0, -1.0, 0.0)
+SCALE = (1.0, 2.0, 0.5)
+
+
+def tree_allclose(x, y, *, rtol=1e-5, atol=1e-8):
+    """Whether two pytrees agree in structure, types and, nearly, in values."""
+    return eqx.tree_equal(x, y, typematch=True, rtol=rtol, atol=atol)
+
+
+def diagonal_log_density(params, data):
+    """`N(loc, diag(scale**2))`, not normalized."""
+    loc, scale = data
+    return -0.5 * jnp.sum(((params["x"] - loc) / scale) ** 2)
+
+
+def diagonal_target(loc=LOC, scale=SCALE):
+    """A Gaussian with independent coordinates."""
+    data = jnp.array(loc), jnp.array(scale)
+    return vi.from_log_density(diagonal_log_density, {"x": vi.Param(len(loc))}, data)
+
+
+def correlated_log_density(params, data):
+    """`N(loc, inv(precision))`, not normalized."""
+    loc, precision = data
+    z = params["x"] - loc
+    return -0.5 * z @ precision @ z
+
+
+def correlated_target(loc, precision):
+    """A Gaussian with any precision matrix."""
+    params = {"x": vi.Param(len(loc))}
+    return vi.from_log_density(correlated_log_density, params, (loc, precision))
+
+
+# Every final class that vijax exports must be in one of these tables; the contract
+# tests then run on it. See `test_public.py`.
+families = {
+    "FullRank": lambda: vi.FullRank(
+        jnp.arange(1.0, DIM + 1),
+        jnp.array([[0.5, 0.0, 0.0], [0.2, 0.4, 0.0], [-0.1, 0.3, 0.6]]),
+    ),
+    "MeanField": lambda: vi.MeanField(jnp.arange(1.0, DIM + 1), jnp.array(0.5)),
+}
+objectives = {
+    "ELBO": lambda key: vi.ELBO(num_draws=2_000),
+    "FixedDraws": lambda key: vi.FixedDraws(vi.ELBO(num_draws=2_000), key),
+    "StickTheLanding": lambda key: vi.StickTheLanding(num_draws=2_000),
+}

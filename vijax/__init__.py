@@ -1,0 +1,33 @@
+import importlib.metadata
+
+from ._arviz import to_arviz as to_arviz
+from ._checkpoint import load as load, save as save
+from ._diagnostic.base import Estimate as Estimate
+from ._diagnostic.elbo import elbo as elbo
+from ._diagnostic.pareto_khat import (
+    pareto_khat as pareto_khat,
+    ParetoKhat as ParetoKhat,
+)
+from ._draws import draw as draw, Draws as Draws
+from ._family.base import AbstractFamily as AbstractFamily
+from ._family.full_rank import FullRank as FullRank
+from ._family.mean_field import MeanField as MeanField
+from ._fit import Fit as Fit, fit as fit
+from ._frontend.likelihood import from_likelihood as from_likelihood
+from ._frontend.log_density import from_log_density as from_log_density
+from ._loop.base import AbstractStop as AbstractStop
+from ._loop.loss_convergence import LossConvergence as LossConvergence
+from ._loop.parameter_convergence import ParameterConvergence as ParameterConvergence
+from ._method.averaging import Averaging as Averaging
+from ._method.base import AbstractMethod as AbstractMethod
+from ._method.descent import Descent as Descent
+from ._objective.base import AbstractObjective as AbstractObjective
+from ._objective.elbo import ELBO as ELBO
+from ._objective.fixed_draws import FixedDraws as FixedDraws
+from ._objective.stick_the_landing import StickTheLanding as StickTheLanding
+from ._param import Param as Param
+from ._results import FitError as FitError, RESULTS as RESULTS
+from ._target import AbstractModel as AbstractModel, Target as Target
+
+
+__version__ = importlib.metadata.version("vijax")

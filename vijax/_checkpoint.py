@@ -1,0 +1,88 @@
+import os
+from typing import Any, TypeVar
+
+import equinox as eqx
+import jax.tree_util as jtu
+from jaxtyping import PyTree
+
+from ._archive import read, write
+from ._checks import check_folder
+
+
+T = TypeVar("T")
+
+
+def _parts(fit: Any) -> tuple[PyTree, PyTree, dict[str, str]]:
+    """The arrays of a fit, those whose length may differ, and what must agree besides."""
+    problem = fit.problem
+    fixed = eqx.filter((fit.progress, fit.result, problem.key), eqx.is_array)
+    growing = (fit.losses, fit.trackers, fit.tracked_steps)
+    context = {"the method": type(problem.method).__name__}
+    for path, leaf in jtu.tree_flatten_with_path(problem.target.data)[0]:
+        context[f"`data{jtu.keystr(path)}`"] = f"{leaf.dtype}{list(leaf.shape)}"
+    return fixed, growing, context
+
+
+def save(path: str | os.PathLike, fit: Any) -> None:
+    """Save a fit to a file, all or nothing.
+
+    The file holds the family, the method's state, the losses, the trackers and the key:
+    all that an exact [`vijax.Fit.resume`][] needs. It does not hold the data or any
+    code.
+
+    **Arguments:**
+
+    - `path`: the file; replaced if it exists.
+    - `fit`: a [`vijax.Fit`][].
+
+    **Raises:** `ValueError` if `fit` is none, or the folder does not exist.
+
+    !!! Example
+
+        ```python
+        import pathlib
+        import tempfile
+
+        import jax
+        import vijax as vi
+
+        target = vi.from_log_density(
+            lambda params: -0.5 * params["x"] ** 2, {"x": vi.Param()}
+        )
+        fit = vi.fit(target, key=jax.random.key(0), max_steps=100)
+        path = pathlib.Path(tempfile.mkdtemp()) / "fit.npz"
+        vi.save(path, fit)
+        fit = vi.load(path, like=fit).resume(100)
+        ```
+    """
+    if not hasattr(fit, "progress"):
+        raise ValueError(f"`fit` must be a `vi.Fit`, but it is a {type(fit).__name__}.")
+    check_folder("path", path)
+    write(path, *_parts(fit))
+
+
+def load(path: str | os.PathLike, *, like: T) -> T:
+    """Load a fit that [`vijax.save`][] or a checkpoint wrote.
+
+    **Arguments:**
+
+    - `path`: the file.
+    - `like`: a fit of the same target, method, family, stopping rule and trackers, which
+        supplies the data and the code. In a new process make one with
+        `vi.fit(..., max_steps=0)`. Keyword only.
+
+    **Returns:**
+
+    The fit, bit for bit. (The example of [`vijax.save`][] has a use of it.)
+
+    **Raises:** `ValueError`, saying what differs, if the file does not match `like` or
+    is none of ours; `FileNotFoundError` if there is none.
+    """
+    fit: Any = like
+    fixed, growing, context = _parts(fit)
+    fixed, growing = read(path, fixed, growing, context)
+    progress, result, key = eqx.combine(
+        fixed, (fit.progress, fit.result, fit.problem.key)
+    )
+    problem = eqx.tree_at(lambda p: p.key, fit.problem, key)
+    return type(fit)(problem, progress, *growing, result)

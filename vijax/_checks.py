@@ -1,0 +1,99 @@
+"""What a run is asked for, checked before anything compiles."""
+
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+
+from ._custom_types import Key
+from ._loop.base import AbstractStop
+from ._method.base import AbstractMethod
+from ._target import Target
+
+
+def check_target(target: Any) -> None:
+    """Raise unless `target` is one."""
+    if not isinstance(target, Target):
+        raise ValueError(
+            f"`target` must be a `vi.Target`, but it is a {type(target).__name__}. Make "
+            "one with `vi.from_log_density(log_density, params, data)` or "
+            "`vi.from_likelihood(log_prior, log_likelihood, params, data)`."
+        )
+
+
+def as_key(key: Any) -> Key:
+    """A typed key, from one or from an old-style one."""
+    dtype = getattr(key, "dtype", None)
+    if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        if key.shape != ():
+            raise ValueError(
+                f"`key` must be one key, but it is an array of keys of shape {key.shape}."
+                " For many fits at once use `eqx.filter_vmap` over the keys."
+            )
+        return key
+    if dtype == jnp.uint32 and getattr(key, "ndim", 0) == 1:
+        return jr.wrap_key_data(jnp.asarray(key))
+    raise ValueError(
+        f"`key` must be a JAX random key such as `jax.random.key(0)`, but it is {key!r}."
+    )
+
+
+def check_method(method: Any) -> None:
+    """Raise unless `method` is one."""
+    if not isinstance(method, AbstractMethod):
+        raise ValueError(
+            "`method` must be a method such as `vi.Descent(vi.ELBO(), optax.adam(1e-2))`,"
+            f' or a name such as "advi", but it is {method!r}.'
+        )
+
+
+def check_whole(name: str, value: Any, least: int) -> None:
+    """Raise unless `value` is a whole number of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(
+            f"`{name}` must be a whole number of at least {least}, but it is {value!r}."
+        )
+
+
+def check_stop(stop: Any) -> None:
+    """Raise unless `stop` is a stopping rule or `None`."""
+    if stop is not None and not isinstance(stop, AbstractStop):
+        raise ValueError(
+            "`stop` must be a stopping rule such as `vi.LossConvergence()`, but it is "
+            f"{stop!r}. To stop by a function of your own, raise `StopIteration` in one "
+            "of the `callbacks`."
+        )
+
+
+def check_track(track: Any) -> dict[str, Callable]:
+    """The trackers as a dictionary."""
+    track = {} if track is None else track
+    if not isinstance(track, Mapping) or not all(callable(f) for f in track.values()):
+        raise ValueError(
+            "`track` must be a dictionary {name: fn} of functions "
+            f"`fn(key, family, target)`, but it is {track!r}."
+        )
+    return dict(track)
+
+
+def check_callbacks(callbacks: Any) -> tuple[Callable, ...]:
+    """The callbacks as a tuple."""
+    if callable(callbacks):
+        callbacks = (callbacks,)
+    if not isinstance(callbacks, Sequence) or not all(callable(f) for f in callbacks):
+        raise ValueError(
+            f"`callbacks` must be functions `fn(fit_so_far)`, but they are {callbacks!r}."
+        )
+    return tuple(callbacks)
+
+
+def check_folder(name: str, path: Any) -> None:
+    """Raise unless a file can be made at `path`."""
+    if path is not None and not pathlib.Path(path).absolute().parent.is_dir():
+        raise ValueError(
+            f"`{name}` is {str(path)!r}, but there is no folder "
+            f"{str(pathlib.Path(path).parent)!r}. Make it first."
+        )

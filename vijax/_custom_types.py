@@ -1,0 +1,9 @@
+from typing import TypeAlias
+
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+
+Key: TypeAlias = PRNGKeyArray
+Point: TypeAlias = Float[Array, " dim"]
+Params: TypeAlias = dict[str, Array]
+Data: TypeAlias = PyTree

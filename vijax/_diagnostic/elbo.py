@@ -1,0 +1,49 @@
+import equinox as eqx
+import jax.numpy as jnp
+
+from .._draws import Draws
+from .base import Estimate
+
+
+@eqx.filter_jit
+def _mean_and_stderr(log_p, log_q):
+    values = log_p - log_q
+    return jnp.mean(values), jnp.std(values, ddof=1) / values.size**0.5
+
+
+def elbo(draws: Draws) -> Estimate:
+    r"""The evidence lower bound, $\mathbb{E}_q[\log p - \log q]$, against all the data.
+
+    A bound on the log evidence (if the target's density is normalized as a joint
+    density): larger is better.
+
+    **Arguments:**
+
+    - `draws`: two draws at least; some thousands for a small standard error.
+
+    **Returns:**
+
+    An [`vijax.Estimate`][], in nats.
+
+    **Raises:** `ValueError` for fewer than two draws.
+
+    !!! Example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import vijax as vi
+
+        target = vi.from_log_density(
+            lambda params: -0.5 * params["x"] ** 2, {"x": vi.Param()}
+        )
+        draws = vi.draw(vi.MeanField(jnp.zeros(1)), target, 100, key=jax.random.key(0))
+        vi.elbo(draws).mean, vi.elbo(draws).stderr
+        ```
+    """
+    if len(draws) < 2:
+        raise ValueError(
+            "A standard error needs at least 2 draws, but there is only "
+            f"{len(draws)}. Draw more, e.g. `fit.draw(1_000, key=key)`."
+        )
+    return Estimate(*_mean_and_stderr(draws.log_p, draws.log_q))

@@ -1,0 +1,91 @@
+import equinox as eqx
+import numpy as np
+
+from .._draws import Draws
+
+
+# The fewest draws for which the tail has the five that a fit needs.
+_FEWEST_DRAWS = 25
+
+
+class ParetoKhat(eqx.Module):
+    r"""The Pareto $\hat{k}$ of importance weights, beside their spread.
+
+    **Attributes:**
+
+    - `mean`: $\hat{k}$.
+    - `stderr`: its asymptotic standard error, $(1 + \hat{k}) / \sqrt{m}$ for a tail of
+        $m$ draws.
+    - `log_weights_std`: the standard deviation of the log weights, in nats. Near zero
+        the family is close to the target wherever it draws, whatever $\hat{k}$ says.
+    """
+
+    mean: float
+    stderr: float
+    log_weights_std: float
+
+
+def pareto_khat(draws: Draws) -> ParetoKhat:
+    r"""The Pareto $\hat{k}$ of the importance weights, from ArviZ.
+
+    Below 0.7 the weights can correct what error is left in the family; above it the
+    family is too narrow, or too far, for them to. It judges the shape of the weights'
+    tail and is blind to their scale, so read it beside `log_weights_std`. It cannot see
+    what no draw has seen, such as another mode.
+
+    **Arguments:**
+
+    - `draws`: at least 25 draws, better 1,000 or more.
+
+    **Returns:**
+
+    A [`vijax.ParetoKhat`][]. Where the log weights differ by no more than rounding, the
+    fit is perfect: there is no tail to judge, and `mean` is zero.
+
+    **Raises:** `ValueError` for too few draws, or weights that are NaN or infinite.
+
+    **Reference:** Yao, Vehtari, Simpson and Gelman (2018), *Yes, but did it work?*,
+    [arXiv:1802.02538](https://arxiv.org/abs/1802.02538); Vehtari, Simpson, Gelman, Yao
+    and Gabry (2024), *Pareto smoothed importance sampling*,
+    [arXiv:1507.02646](https://arxiv.org/abs/1507.02646).
+
+    !!! Example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import vijax as vi
+
+        target = vi.from_log_density(
+            lambda params: -0.5 * params["x"] ** 2, {"x": vi.Param()}
+        )
+        draws = vi.draw(vi.MeanField(jnp.zeros(1)), target, 1000, key=jax.random.key(0))
+        vi.pareto_khat(draws).mean
+        ```
+    """
+    log_p, log_q = np.asarray(draws.log_p), np.asarray(draws.log_q)
+    if len(draws) < _FEWEST_DRAWS:
+        raise ValueError(
+            f"The tail of {len(draws)} weights is too short for a k-hat. Draw at least "
+            f"{_FEWEST_DRAWS}, better 1,000 or more."
+        )
+    log_weights = (log_p - log_q).astype(np.float64)
+    bad = int(np.sum(~np.isfinite(log_weights)))
+    if bad:
+        raise ValueError(
+            f"{bad} of {len(draws)} log weights are NaN or infinite: the target has no "
+            "finite log density where the family draws. Check the supports of the "
+            "parameters."
+        )
+    spread = float(np.std(log_weights, ddof=1))
+    # A difference of two rounded numbers is known no better than this.
+    size = max(np.max(np.abs(log_p)), np.max(np.abs(log_q)), 1.0)
+    rounding = 16 * float(np.finfo(log_p.dtype).eps * size)
+    tail = min(len(draws) // 5, int(np.ceil(3 * len(draws) ** 0.5)))
+    if np.ptp(log_weights) <= rounding:
+        khat = 0.0
+    else:
+        from arviz_stats.base.array import array_stats
+
+        khat = float(array_stats.psislw(-log_weights)[1])
+    return ParetoKhat(khat, (1 + max(khat, 0.0)) / tail**0.5, spread)

@@ -1,0 +1,58 @@
+import abc
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Scalar
+
+from .._custom_types import Key, Point
+from .._misc import is_traced
+
+
+class AbstractFamily(eqx.Module):
+    """A distribution over $\\mathbb{R}^{dim}$ whose array leaves are its parameters.
+
+    Methods act on a single point; use `jax.vmap` for many. To add a family implement
+    `dim`, `log_prob` and `sample_and_log_prob`, with parameters that may take any real
+    value (`log_scale`, not `scale`). The class itself is a recipe `loc -> family` where
+    its constructor takes a location first.
+    """
+
+    @property
+    @abc.abstractmethod
+    def dim(self) -> int:
+        """The number of coordinates of a point."""
+
+    @abc.abstractmethod
+    def log_prob(self, x: Point) -> Scalar:
+        """The normalized log density at `x`, of shape `(dim,)`."""
+
+    @abc.abstractmethod
+    def sample_and_log_prob(self, key: Key) -> tuple[Point, Scalar]:
+        """A reparameterized draw, of shape `(dim,)`, and the log density there."""
+
+    def sample(self, key: Key) -> Point:
+        """A reparameterized draw. (The unused density is removed by the compiler.)"""
+        return self.sample_and_log_prob(key)[0]
+
+
+def check_loc(loc: Any) -> Array:
+    """`loc` as a vector of floating-point numbers."""
+    loc = jnp.asarray(loc)
+    if loc.ndim != 1 or not jnp.issubdtype(loc.dtype, jnp.floating):
+        raise ValueError(
+            "`loc` must be a vector of floating-point numbers, one a coordinate, but it "
+            f"has shape {loc.shape} and dtype {loc.dtype}. For one coordinate write "
+            "e.g. `jnp.zeros(1)`."
+        )
+    return loc
+
+
+def check_scale(scale: ArrayLike) -> None:
+    """Raise unless every entry of `scale` is positive."""
+    if not is_traced(scale) and not np.all(np.asarray(scale) > 0):
+        raise ValueError(
+            f"`scale` holds standard deviations, which must be positive, but it is "
+            f"{scale}."
+        )

@@ -1,0 +1,92 @@
+import abc
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Scalar
+
+from .._custom_types import Data, Params, Point
+from .._param import ParamSpace
+from .._target import AbstractModel
+
+
+class AbstractDensity(eqx.Module):
+    """A log density of parameters inside their supports."""
+
+    @abc.abstractmethod
+    def __call__(self, params: Params, data: Data, weight: Any) -> Scalar:
+        """The log density; `weight` multiplies what depends on the data."""
+
+    @abc.abstractmethod
+    def check(self, space: ParamSpace, data: Data) -> None:
+        """Raise a `ValueError` unless the density can be called with these."""
+
+
+class ParamModel(AbstractModel):
+    """A density of the user's own parameters, whose supports are known beforehand."""
+
+    density: AbstractDensity
+    space: ParamSpace
+
+    @property
+    def dim(self) -> int:
+        return self.space.dim
+
+    def initial(self) -> Point:
+        return self.space.initial()
+
+    def log_density(self, x: Point, data: Data, weight: Any) -> Scalar:
+        params, log_jacobian = self.space.constrain(x)
+        return self.density(params, data, weight).astype(x.dtype) + log_jacobian
+
+    def unravel(self, x: Point) -> Params:
+        return self.space.unravel(x)
+
+    def constrain(self, x: Point, data: Data) -> Params:
+        del data
+        return self.space.constrain(x)[0]
+
+    def check(self, data: Data) -> None:
+        self.density.check(self.space, data)
+
+
+def shape_of(name: str, fn: Callable, space: ParamSpace, *args: Any) -> Any:
+    """What `fn(params, *args)` returns, as shapes; nothing is computed.
+
+    Traces `fn` itself, so that JAX remembers the trace for equal shapes.
+    """
+    if not callable(fn):
+        raise ValueError(
+            f"`{name}` must be a function of `params`, but it is a {type(fn).__name__}."
+        )
+    try:
+        return jax.eval_shape(fn, space.example, *args)
+    except KeyError as e:
+        raise ValueError(
+            f"`{name}` asks for {e}, which is not in what it is given. The names in "
+            f"`params` are {list(space.names)}."
+        ) from e
+
+
+def check_scalar(name: str, fn: Callable, space: ParamSpace, *args: Any) -> None:
+    """Raise unless `fn(params, *args)` is a real scalar."""
+    out = shape_of(name, fn, space, *args)
+    shape, dtype = getattr(out, "shape", None), getattr(out, "dtype", None)
+    if shape != ():
+        got = f"shape {shape}" if shape is not None else f"a {type(out).__name__}"
+        raise ValueError(
+            f"`{name}` must return a scalar, of shape (), but it returned {got}. "
+            "Add up the terms, e.g. with `jnp.sum(...)`."
+        )
+    check_real(name, dtype)
+
+
+def check_real(name: str, dtype: Any) -> None:
+    """Raise unless `dtype` is that of real numbers."""
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(
+            f"`{name}` must return real floating-point numbers, but it returned dtype "
+            f"{dtype}. Cast the result, e.g. with `.astype(float)`."
+        )

@@ -1,0 +1,102 @@
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import jax.tree_util as jtu
+from jaxtyping import Array, Scalar
+
+from .._custom_types import Data, Params
+from .._minibatch import leading_lengths, Minibatch
+from .._param import ParamSpace
+from .._target import Target
+from .base import AbstractDensity, check_real, check_scalar, ParamModel, shape_of
+
+
+class _Likelihood(AbstractDensity):
+    log_prior: Callable
+    log_likelihood: Callable
+
+    def __call__(self, params: Params, data: Data, weight: Any) -> Scalar:
+        rows = self.log_likelihood(params, data)
+        return weight * jnp.sum(rows) + self.log_prior(params)
+
+    def check(self, space: ParamSpace, data: Data) -> None:
+        if not jtu.tree_leaves(data):
+            raise ValueError(
+                "`data` has no arrays. Without data use `vi.from_log_density`."
+            )
+        if any(leaf.ndim == 0 for leaf in jtu.tree_leaves(data)):
+            raise ValueError(
+                "Every array in `data` needs a leading axis, which runs over the rows, "
+                "but one is a scalar. Put constants of the model into "
+                "`log_likelihood` itself, e.g. with `functools.partial`."
+            )
+        lengths = leading_lengths(data)
+        if len(set(lengths.values())) > 1:
+            raise ValueError(
+                "The arrays in `data` must share their leading axis, which runs over "
+                f"the rows, but their lengths are {lengths}."
+            )
+        check_scalar("log_prior", self.log_prior, space)
+        out = shape_of("log_likelihood", self.log_likelihood, space, data)
+        num_rows = next(iter(lengths.values()))
+        shape = getattr(out, "shape", None)
+        if not shape or shape[0] != num_rows:
+            got = f"shape {shape}" if shape is not None else f"a {type(out).__name__}"
+            raise ValueError(
+                f"`log_likelihood` must return one value a row, of shape ({num_rows},) "
+                f"or ({num_rows}, ...), but it returned {got}. Do not add up over the "
+                "rows: that is done for you, and scaled when rows come in batches."
+            )
+        check_real("log_likelihood", out.dtype)
+
+
+def from_likelihood(
+    log_prior: Callable[[Params], Scalar],
+    log_likelihood: Callable[[Params, Any], Array],
+    params: Mapping[str, Any],
+    data: Data,
+    *,
+    batch_size: int | None = None,
+) -> Target:
+    """A target from a prior and the likelihood of independent rows of data.
+
+    **Arguments:**
+
+    - `log_prior`: a function `log_prior(params)` that returns a scalar. `params` is a
+        dictionary of arrays inside their supports.
+    - `log_likelihood`: a function `log_likelihood(params, rows)` that returns one value
+        a row. Further axes are added up.
+    - `params`: `{name: vi.Param or example array}`, as in [`vijax.from_log_density`][].
+    - `data`: any pytree of arrays that share their leading axis, which runs over rows.
+    - `batch_size`: how many rows a step sees, drawn anew with replacement at each step
+        and scaled to all the rows. Default: all rows at every step. Keyword only.
+
+    **Returns:**
+
+    A [`vijax.Target`][]. Its log density is that of all the rows, whatever
+    `batch_size` is; only the steps of a fit see batches.
+
+    **Raises:** `ValueError` if the functions do not return what is said above or ask for
+    an unknown name, if lengths disagree, if `batch_size` is not from 1 to the number of
+    rows, or if data hold NaN.
+
+    !!! Example
+
+        ```python
+        import jax.numpy as jnp
+        import vijax as vi
+        from jax.scipy.stats import norm
+
+        target = vi.from_likelihood(
+            lambda params: norm.logpdf(params["mu"], 0.0, 10.0),
+            lambda params, y: norm.logpdf(y, params["mu"], 1.0),
+            {"mu": vi.Param()},
+            jnp.arange(1000.0),
+            batch_size=100,
+        )
+        ```
+    """
+    model = ParamModel(_Likelihood(log_prior, log_likelihood), ParamSpace(params))
+    minibatch = None if batch_size is None else Minibatch(batch_size)
+    return Target(model, data, minibatch)

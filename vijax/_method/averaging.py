@@ -1,0 +1,88 @@
+from typing import Generic
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Scalar
+
+from .._custom_types import Key
+from .._family.base import AbstractFamily
+from .._target import Target
+from .base import AbstractMethod, F, Recipe, State
+
+
+class _AveragingState(eqx.Module, Generic[F]):
+    iterate: F
+    inner: State
+    num_steps: Float[Array, ""]
+
+
+class Averaging(AbstractMethod):
+    r"""Another method, whose answer is a running average of where it has been.
+
+    A stochastic optimizer ends by jumping around the optimum; the average of its
+    iterates comes closer. The weight of the $t$-th iterate grows like
+    $t^{\text{power}}$, so that about the last `1 / (power + 1)` of the run counts,
+    whatever its length: nothing needs to know when the run will end.
+
+    **Reference:** Shamir and Zhang (2013), *Stochastic gradient descent for non-smooth
+    optimization*, [arXiv:1212.1824](https://arxiv.org/abs/1212.1824), section 4:
+    $\bar\theta_t = (1 - w)\,\bar\theta_{t-1} + w\,\theta_t$ with
+    $w = (\text{power} + 1) / (t + \text{power})$.
+
+    !!! Example
+
+        ```python
+        import optax
+        import vijax as vi
+
+        method = vi.Averaging(vi.Descent(vi.ELBO(), optax.adam(1e-2)))
+        ```
+    """
+
+    method: AbstractMethod
+    power: float = eqx.field(static=True)
+
+    def __init__(self, method: AbstractMethod, power: float = 3.0):
+        """**Arguments:**
+
+        - `method`: the method whose iterates are averaged.
+        - `power`: how much more the late iterates count; zero for a plain average.
+
+        **Raises:** `ValueError` for a negative `power`, or no method.
+        """
+        if not isinstance(method, AbstractMethod):
+            raise ValueError(
+                "`method` must be a method such as `vi.Descent(...)`, but it is "
+                f"{method!r}."
+            )
+        if power < 0:
+            raise ValueError(f"`power` must not be negative, but it is {power}.")
+        self.method = method
+        self.power = float(power)
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.method.recipe
+
+    def init(self, key: Key, family: AbstractFamily, target: Target) -> State:
+        return _AveragingState(
+            iterate=family,
+            inner=self.method.init(key, family, target),
+            num_steps=jnp.zeros(()),
+        )
+
+    def step(
+        self, key: Key, family: F, target: Target, state: _AveragingState
+    ) -> tuple[F, _AveragingState, Scalar]:
+        iterate, inner, loss = self.method.step(key, state.iterate, target, state.inner)
+        num_steps = state.num_steps + 1
+        weight = (self.power + 1) / (num_steps + self.power)
+
+        def average(old, new):
+            if not eqx.is_inexact_array(new):
+                return new
+            return old + weight.astype(old.dtype) * (new - old)
+
+        family = jax.tree.map(average, family, iterate)
+        return family, _AveragingState(iterate, inner, num_steps), loss

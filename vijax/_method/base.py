@@ -1,0 +1,45 @@
+import abc
+from collections.abc import Callable
+from typing import TypeAlias, TypeVar
+
+import equinox as eqx
+from jaxtyping import PyTree, Scalar
+
+from .._custom_types import Key, Point
+from .._family.base import AbstractFamily
+from .._family.mean_field import MeanField
+from .._target import Target
+
+
+F = TypeVar("F", bound=AbstractFamily)
+State: TypeAlias = PyTree
+Recipe: TypeAlias = Callable[[Point], AbstractFamily]
+
+
+class AbstractMethod(eqx.Module):
+    """A way to move a family towards a target, one step at a time.
+
+    To add a method implement `init` and `step`, as pure functions; and `recipe`, where
+    the method does not start from [`vijax.MeanField`][].
+    """
+
+    @abc.abstractmethod
+    def init(self, key: Key, family: AbstractFamily, target: Target) -> State:
+        """The state before the first step: any pytree, or `None` for no state."""
+
+    @abc.abstractmethod
+    def step(
+        self, key: Key, family: F, target: Target, state: State
+    ) -> tuple[F, State, Scalar]:
+        """One step.
+
+        **Returns:**
+
+        The new family, the new state, and the loss *before* the step. A step that
+        failed says so with a loss of NaN: the loop then keeps the old family and state.
+        """
+
+    @property
+    def recipe(self) -> Recipe:
+        """The family to start from, `loc -> family`, where the user names none."""
+        return MeanField

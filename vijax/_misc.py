@@ -1,0 +1,166 @@
+import contextlib
+import types
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import equinox as eqx
+import jax
+import jax.core
+import jax.lax as lax
+import jax.numpy as jnp
+import jax.tree_util as jtu
+import numpy as np
+from jaxtyping import Array, Bool, PyTree, Scalar
+
+
+T = TypeVar("T")
+
+# How many numbers one vectorized evaluation may touch at once: 64 MiB of float32.
+_VECTORIZED_SIZE = 2**24
+
+
+def standard_normal_log_prob(z: Array) -> Scalar:
+    """`log N(z; 0, I)`, summed over every entry."""
+    return -0.5 * jnp.sum(z**2 + np.log(2 * np.pi).item())
+
+
+def all_finite(tree: PyTree) -> Bool[Array, ""]:
+    """Whether every floating-point entry of a pytree is finite."""
+    leaves = jtu.tree_leaves(eqx.filter(tree, eqx.is_inexact_array))
+    finite = [jnp.all(jnp.isfinite(leaf)) for leaf in leaves]
+    return jnp.all(jnp.stack(finite)) if finite else jnp.array(True)
+
+
+def tree_where(condition: Bool[Array, ""], yes: T, no: T) -> T:
+    """`yes` or `no`, array leaf by array leaf. `no` decides dtypes and other leaves."""
+    pick = lambda y, n: (
+        jnp.where(condition, y.astype(n.dtype), n) if eqx.is_array(n) else n
+    )
+    return jax.tree.map(pick, yes, no)
+
+
+def strengthen(tree: T) -> T:
+    """The same pytree with no weak types, which would cost a second compilation."""
+
+    def strong(x):
+        numeric = eqx.is_array(x) and not jnp.issubdtype(x.dtype, jax.dtypes.extended)
+        return lax.convert_element_type(x, x.dtype) if numeric else x
+
+    return jax.tree.map(strong, tree)
+
+
+def float_dtype(tree: PyTree) -> np.dtype:
+    """The dtype of the floating-point arrays of a pytree (the widest of them)."""
+    leaves = jtu.tree_leaves(eqx.filter(tree, eqx.is_inexact_array))
+    return np.dtype(jnp.result_type(*leaves)) if leaves else np.dtype(np.float32)
+
+
+def is_tracer(leaf: Any) -> bool:
+    """Whether `leaf` is known only to a transformation in progress."""
+    return isinstance(leaf, jax.core.Tracer)
+
+
+def is_traced(*trees: PyTree) -> bool:
+    """Whether we are inside somebody's `jax.jit`, `jax.vmap` or `jax.grad`."""
+    if any(is_tracer(leaf) for leaf in jtu.tree_leaves(trees)):
+        return True
+    # Moves a number and compiles nothing; under `jax.jit` it is a tracer.
+    return is_tracer(jax.device_put(np.int32(0)))
+
+
+@contextlib.contextmanager
+def lenient_promotion() -> Iterator[None]:
+    """For code of others, which mixes dtypes and ranks where our users may forbid it."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+def map_in_batches(fn: Callable, xs: PyTree[Array], size: int) -> PyTree[Array]:
+    """`jax.vmap(fn)(xs)`, in pieces when one call touches `size` numbers.
+
+    A thousand draws against a hundred million numbers do not fit in memory at once.
+    """
+    length = jtu.tree_leaves(xs)[0].shape[0]
+    batch_size = max(1, _VECTORIZED_SIZE // max(size, 1))
+    if batch_size >= length:
+        return jax.vmap(fn)(xs)
+    return lax.map(fn, xs, batch_size=batch_size)
+
+
+def as_array(value: Any) -> Array | np.ndarray | None:
+    """`value` as an array of JAX, or else of NumPy: nothing is compiled for it."""
+    if value is None or isinstance(value, jax.Array):
+        return value
+    return np.asarray(value)
+
+
+def tree_size(tree: PyTree) -> int:
+    """How many numbers the array leaves of a pytree hold."""
+    return sum(leaf.size for leaf in jtu.tree_leaves(tree) if eqx.is_array(leaf))
+
+
+class Held:
+    """Any pytree as one static value. Equal to another one of the same leaves."""
+
+    def __init__(self, tree: PyTree):
+        self.tree = tree
+        leaves, structure = jtu.tree_flatten(tree)
+        by_value = lambda x: x if isinstance(x, bool | int | float | str) else id(x)
+        self._identity = structure, tuple((type(x), by_value(x)) for x in leaves)
+
+    def __hash__(self):
+        return hash(self._identity)
+
+    def __eq__(self, other):
+        return isinstance(other, Held) and self._identity == other._identity
+
+
+class _Function:
+    """A function without its closure. Equal to another one of the same source."""
+
+    def __init__(self, fn: types.FunctionType):
+        self.fn = fn
+        self._identity = (fn.__code__, fn.__qualname__, fn.__module__)
+
+    def __hash__(self):
+        return hash(self._identity)
+
+    def __eq__(self, other):
+        return isinstance(other, _Function) and self._identity == other._identity
+
+
+class _Closure(eqx.Module):
+    fn: _Function = eqx.field(static=True)
+    defaults: Any
+    keyword_defaults: Any
+    contents: tuple
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        fn = self.fn.fn
+        cells = tuple(types.CellType(value) for value in self.contents)
+        rebuilt = types.FunctionType(
+            fn.__code__, fn.__globals__, fn.__name__, self.defaults, cells
+        )
+        rebuilt.__kwdefaults__ = self.keyword_defaults
+        return rebuilt(*args, **kwargs)
+
+
+def closures_as_pytrees(tree: PyTree) -> PyTree:
+    """A copy of `tree` in which closures are pytrees of what they close over.
+
+    JAX compares functions by identity, so that each `optax.adam(1e-3)` would compile
+    anew. As pytrees, closures of the same source over equal values are equal.
+    """
+
+    def convert(leaf):
+        if not isinstance(leaf, types.FunctionType) or "<" not in leaf.__qualname__:
+            return leaf  # Functions of a module are the same each time.
+        contents = tuple(cell.cell_contents for cell in leaf.__closure__ or ())
+        return _Closure(
+            fn=_Function(leaf),
+            defaults=closures_as_pytrees(leaf.__defaults__),
+            keyword_defaults=closures_as_pytrees(leaf.__kwdefaults__),
+            contents=closures_as_pytrees(contents),
+        )
+
+    return jax.tree.map(convert, tree)

@@ -1,0 +1,198 @@
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, Scalar
+from numpyro.distributions import biject_to, constraints
+from numpyro.distributions.transforms import Transform
+
+from ._custom_types import Params, Point
+from ._misc import as_array, is_traced, lenient_promotion
+
+
+class Param(eqx.Module):
+    """One named parameter of a model: its shape, and the values that it may take.
+
+    !!! Example
+
+        ```python
+        from numpyro.distributions import constraints
+        import vijax as vi
+
+        params = {
+            "mu": vi.Param(),
+            "tau": vi.Param(support=constraints.positive),
+            "weights": vi.Param((3,), constraints.simplex, initial=[0.2, 0.3, 0.5]),
+        }
+        ```
+    """
+
+    shape: tuple[int, ...] = eqx.field(static=True)
+    support: Any
+    initial: Array | np.ndarray | None
+
+    def __init__(
+        self,
+        shape: int | tuple[int, ...] = (),
+        support: Any = constraints.real,
+        initial: ArrayLike | list | None = None,
+    ):
+        """**Arguments:**
+
+        - `shape`: the shape of the parameter. Default: a scalar. For supports of
+            vectors and matrices (simplex, ordered, correlation, …) it includes their
+            own axes.
+        - `support`: any constraint in `numpyro.distributions.constraints` for which
+            NumPyro's `biject_to` has a transform. Default: all of the real numbers.
+        - `initial`: where to start, inside `support`. Default: zero on the
+            unconstrained scale.
+
+        **Raises:** `ValueError` for a discrete or unknown support, a shape that does
+        not fit it, or an `initial` of another shape or with NaN or infinities.
+        """
+        self.shape = (shape,) if isinstance(shape, int) else tuple(shape)
+        self.support = support
+        self.initial = initial = as_array(initial)
+        if initial is not None:
+            if initial.shape != self.shape:
+                raise ValueError(
+                    f"`initial` has shape {initial.shape}, but the parameter has "
+                    f"shape {self.shape}. Make the two equal."
+                )
+            if not is_traced(initial) and not np.all(np.isfinite(initial)):
+                raise ValueError(
+                    f"`initial` has entries that are NaN or infinite: {initial}. "
+                    "Give a point strictly inside the support."
+                )
+        _find_transform(support, self.shape)  # Raises early.
+
+    @property
+    def transform(self) -> Transform:
+        """The map from unconstrained values into `support`."""
+        return _find_transform(self.support, self.shape)
+
+
+def _find_transform(support: Any, shape: tuple[int, ...]) -> Transform:
+    if getattr(support, "is_discrete", False):
+        raise ValueError(
+            f"The support {support} is discrete. Variational inference here "
+            "needs continuous parameters: sum the discrete one out of the density."
+        )
+    try:
+        transform = biject_to(support)
+        transform.inverse_shape(shape)
+    except NotImplementedError as e:
+        raise ValueError(
+            f"NumPyro's `biject_to` has no transform for the support "
+            f"{support!r}. Use a member of "
+            "`numpyro.distributions.constraints`, such as `constraints.positive`."
+        ) from e
+    except ValueError as e:
+        raise ValueError(
+            f"A parameter of shape {shape} cannot have the support {support}: {e}"
+        ) from e
+    return transform
+
+
+def _as_param(name: str, value: Any) -> tuple[Param, np.dtype | None]:
+    if isinstance(value, Param):
+        return value, None
+    array = as_array(value)
+    if array is None or array.dtype.kind in "OSU":
+        raise ValueError(
+            f"`params[{name!r}]` must be a `vi.Param` or an example array, but it is a "
+            f"{type(value).__name__}."
+        )
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise ValueError(
+            f"`params[{name!r}]` has dtype {array.dtype}, which is not floating-point. "
+            f"Continuous parameters are needed: write e.g. `{name}=jnp.zeros(...)` or "
+            "`vi.Param(shape)`, and sum discrete parameters out of the density."
+        )
+    dtype = array.dtype if isinstance(value, (jax.Array, np.ndarray)) else None
+    try:
+        return Param(array.shape, initial=array), dtype
+    except ValueError as e:
+        raise ValueError(f"`params[{name!r}]`: {e}") from e
+
+
+class ParamSpace(eqx.Module):
+    """Named parameters laid out in one flat unconstrained vector.
+
+    Names are in the order given; each parameter takes as many coordinates as its
+    unconstrained value has.
+    """
+
+    names: tuple[str, ...] = eqx.field(static=True)
+    shapes: tuple[tuple[int, ...], ...] = eqx.field(static=True)
+    dtype: np.dtype = eqx.field(static=True)
+    transforms: tuple[Transform, ...]
+    initials: tuple[np.ndarray | Array | None, ...]
+
+    def __init__(self, params: Mapping[str, Any]):
+        if not isinstance(params, Mapping) or not params:
+            raise ValueError(
+                "`params` must be a dictionary {name: vi.Param or example array} with at "
+                f"least one entry, but it is {params!r}."
+            )
+        pairs = [_as_param(name, value) for name, value in params.items()]
+        dtypes = {dtype for _, dtype in pairs if dtype is not None}
+        default = jax.dtypes.canonicalize_dtype(float)
+        dtype = np.result_type(*dtypes) if dtypes else default
+        self.dtype = np.dtype(jax.dtypes.canonicalize_dtype(dtype))
+        self.names = tuple(params)
+        self.shapes = tuple(param.shape for param, _ in pairs)
+        self.transforms = tuple(param.transform for param, _ in pairs)
+        cast = lambda x: None if x is None else jax.device_put(x.astype(self.dtype))
+        self.initials = tuple(cast(param.initial) for param, _ in pairs)
+
+    @property
+    def unconstrained_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shape of each parameter's unconstrained value."""
+        pairs = zip(self.transforms, self.shapes, strict=True)
+        return tuple(tuple(t.inverse_shape(shape)) for t, shape in pairs)
+
+    @property
+    def dim(self) -> int:
+        """The number of unconstrained coordinates."""
+        return sum(int(np.prod(shape)) for shape in self.unconstrained_shapes)
+
+    @property
+    def example(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """What a model's density is called with, as shapes."""
+        pairs = zip(self.names, self.shapes, strict=True)
+        return {name: jax.ShapeDtypeStruct(shape, self.dtype) for name, shape in pairs}
+
+    def unravel(self, x: Point) -> Params:
+        """The named parts of `x`, unconstrained."""
+        out, start = {}, 0
+        for name, shape in zip(self.names, self.unconstrained_shapes, strict=True):
+            size = int(np.prod(shape))
+            out[name] = x[start : start + size].reshape(shape)
+            start += size
+        return out
+
+    def constrain(self, x: Point) -> tuple[Params, Scalar]:
+        """The named parameters, and the log-Jacobian of the map to them."""
+        parts = self.unravel(x)
+        params, log_jacobian = {}, jnp.zeros((), x.dtype)
+        with lenient_promotion():
+            for name, transform in zip(self.names, self.transforms, strict=True):
+                params[name] = transform(parts[name])
+                log_det = transform.log_abs_det_jacobian(parts[name], params[name])
+                log_jacobian = log_jacobian + jnp.sum(log_det).astype(x.dtype)
+        return params, log_jacobian
+
+    def initial(self) -> Float[Array, " dim"]:
+        """The unconstrained starting point."""
+        parts = []
+        with lenient_promotion():
+            for transform, start, shape in zip(
+                self.transforms, self.initials, self.unconstrained_shapes, strict=True
+            ):
+                value = jnp.zeros(shape) if start is None else transform.inv(start)
+                parts.append(jnp.ravel(value).astype(self.dtype))
+        return jnp.concatenate(parts)

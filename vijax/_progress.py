@@ -1,0 +1,43 @@
+import math
+import warnings
+
+import numpy as np
+
+
+class ProgressBar:
+    """A tqdm bar with the steps a second and the average loss of the last part."""
+
+    def __init__(self, total: int, *, show: bool):
+        self._bar = None
+        if show:
+            # In a notebook without widgets tqdm would warn, and use its text bar.
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                from tqdm.auto import tqdm
+
+                self._bar = tqdm(total=total, unit="step", mininterval=0.0)
+
+    def update(self, done: int, losses: np.ndarray) -> None:
+        """Show that `done` steps of the total are made; `losses` are all losses yet."""
+        if self._bar is None:
+            return
+        average = average_loss(losses)
+        if not math.isnan(average):
+            self._bar.set_postfix_str(f"average loss {average:,.5g}", refresh=False)
+        self._bar.update(done - self._bar.n)
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        if self._bar is not None:
+            self._bar.refresh()
+            self._bar.close()
+
+
+def average_loss(losses: np.ndarray) -> float:
+    """The mean of the last tenth of the losses (from 10 to 1,000 of them), skipping NaN.
+
+    NaN if there is none.
+    """
+    last = losses[-min(max(len(losses) // 10, 10), 1_000) :]
+    last = last[np.isfinite(last)]
+    return float(np.mean(last, dtype=np.float64)) if last.size else math.nan

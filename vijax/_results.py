@@ -1,0 +1,47 @@
+from typing import Any
+
+import equinox as eqx
+
+
+class RESULTS(eqx.Enumeration):
+    """Why a run ended. `RESULTS[fit.result]` is the sentence, with advice."""
+
+    converged = "The stopping rule was met."
+    max_steps = (
+        "All the steps that were asked for are made. If the loss still falls, go on "
+        "with `fit.resume(max_steps)`."
+    )
+    stopped = "A callback raised `StopIteration`. Go on with `fit.resume(max_steps)`."
+    interrupted = (
+        "The run was interrupted from the keyboard. Everything up to the last finished "
+        "step is kept: go on with `fit.resume(max_steps)`."
+    )
+    nonfinite = (
+        "The loss or its gradient was infinite or NaN too many times in a row; the "
+        "family is the last good one. Usually the learning rate is too large, the start "
+        "too wide, or the log density not finite inside the supports."
+    )
+    running = "The run has not ended."
+
+
+class FitError(Exception):
+    """A run failed. Nothing that it had computed is lost.
+
+    **Attributes:**
+
+    - `fit`: the [`vijax.Fit`][] up to the last finished step.
+    """
+
+    fit: Any
+
+    def __init__(self, message: str, fit: Any):
+        super().__init__(message)
+        self.fit = fit
+
+
+def name_of(result: Any) -> str:
+    """The name of a member of `RESULTS`; "traced" inside somebody's `jax.jit`."""
+    sentence = RESULTS[result]
+    names = ("converged", "max_steps", "stopped", "interrupted", "nonfinite", "running")
+    sentences = {RESULTS[getattr(RESULTS, name)]: name for name in names}
+    return sentences.get(sentence, sentence)

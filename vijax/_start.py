@@ -1,0 +1,149 @@
+"""Where a run starts: a finite point, a family there, the method's first state."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.lax as lax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Bool
+
+from ._custom_types import Key, Point
+from ._draws import check_dimensions
+from ._family.base import AbstractFamily
+from ._loop.chunk import begin, Problem, Progress
+from ._method.base import Recipe
+from ._misc import all_finite, closures_as_pytrees
+from ._target import Target
+
+
+_TRIES = 100
+_LOOKS = 64
+
+
+def _value_and_grad(target: Target, key: Key, x: Point) -> tuple[Array, Point]:
+    return jax.value_and_grad(target.batch(key).log_density)(x)
+
+
+def find_point(key: Key, target: Target) -> tuple[Point, Bool[Array, ""]]:
+    """A point where the log density and its gradient are finite, and whether it is one.
+
+    The model's own starting point if that will do; else uniform draws from (-2, 2).
+    """
+    initial = target.model.initial()
+
+    def searching(loop) -> Bool[Array, ""]:
+        _, found, tries = loop
+        return ~found & (tries < _TRIES)
+
+    def draw(loop):
+        _, _, tries = loop
+        try_key = jr.fold_in(key, tries)
+        other = jr.uniform(try_key, initial.shape, initial.dtype, -2.0, 2.0)
+        x = jnp.where(tries == 0, initial, other)
+        return x, all_finite(_value_and_grad(target, try_key, x)), tries + 1
+
+    loop = initial, jnp.array(False), jnp.zeros((), jnp.int32)
+    x, found, _ = lax.while_loop(searching, draw, loop)
+    return jnp.where(found, x, initial), found
+
+
+def build(recipe: Recipe, loc: Point, target: Target) -> AbstractFamily:
+    """The family that a recipe makes at `loc`."""
+    family = recipe(loc)
+    if not isinstance(family, AbstractFamily):
+        raise ValueError(
+            "`family` must be a family, or a recipe `loc -> family` such as "
+            f"`vi.MeanField`, but the recipe returned a {type(family).__name__}."
+        )
+    check_dimensions(family, target)
+    return family
+
+
+@eqx.filter_jit
+def start(
+    problem: Problem, family: AbstractFamily | Recipe
+) -> tuple[Progress, Bool[Array, ""]]:
+    """The progress before the first step, and whether it starts from a finite point.
+
+    A family that is given is taken as it is; a recipe is given a point found here.
+    """
+    found = jnp.array(True)
+    if not isinstance(family, AbstractFamily):
+        search_key = jr.fold_in(jr.fold_in(problem.key, 0), 1)
+        loc, found = find_point(search_key, problem.target)
+        family = build(family, loc, problem.target)
+    return begin(problem, family), found
+
+
+@eqx.filter_jit
+def restart(
+    problem: Problem, progress: Progress, *, new_method: bool, new_stop: bool
+) -> Progress:
+    """The progress with a fresh state of the method, or memory of the stopping rule."""
+    key = jr.fold_in(problem.key, progress.num_steps)
+    fresh = begin(dataclasses.replace(problem, key=key), progress.family)
+    if new_method:
+        progress = dataclasses.replace(progress, state=fresh.state)
+    if new_stop:
+        progress = dataclasses.replace(progress, stop_state=fresh.stop_state)
+    return progress
+
+
+@eqx.filter_jit
+def _look(target: Target, key: Key, family: AbstractFamily | None):
+    """Value, finiteness of the gradient by parameter, and place, at some points."""
+    if family is None:
+        x = target.model.initial()[None]
+    else:
+        x = jax.vmap(family.sample)(jr.split(key, _LOOKS))
+    value, grad = jax.vmap(lambda x: _value_and_grad(target, key, x))(x)
+    finite = jax.vmap(lambda g: jax.tree.map(all_finite, target.unravel(g)))(grad)
+    return value, finite, jax.vmap(target.unravel)(x)
+
+
+def explain_start(target: Target, key: Key) -> str:
+    """Why no starting point could be found, in words that name the parameters."""
+    value, finite, x = jax.tree.map(np.asarray, _look(target, key, None))
+    culprits = ", ".join(f"`{name}`" for name, ok in finite.items() if not ok.all())
+    what = f"At the starting point the log density is {value[0]:.6g}"
+    if culprits:
+        what += f", and its gradient is not finite in {culprits}"
+    start = {name: part[0].tolist() for name, part in x.items()}
+    return (
+        f"{what} (unconstrained: {start}); {_TRIES - 1} random points were no better. "
+        "Check the supports of the parameters and the data, or give a good starting "
+        "point with `vi.Param(shape, support, initial=...)`."
+    )
+
+
+def explain_failure(problem: Problem, progress: Progress) -> str:
+    """Which parameters a failed run stumbles over, from draws of its family."""
+    key = jr.fold_in(problem.key, progress.num_steps)
+    looks = _look(problem.target, key, progress.family)
+    value, finite, _ = jax.tree.map(np.asarray, looks)
+    bad = {name: int(np.sum(~ok)) for name, ok in finite.items() if not ok.all()}
+    named = ", ".join(f"`{name}` ({count})" for name, count in bad.items())
+    return (
+        f"Of {_LOOKS} draws from that family, {int(np.sum(~np.isfinite(value)))} have a "
+        "log density that is not finite; the gradient is not finite in "
+        f"{named or 'no parameter'}."
+    )
+
+
+def as_recipe(family: Any) -> AbstractFamily | Recipe:
+    """A recipe that equals others like it, so that they share a compiled program."""
+    if isinstance(family, AbstractFamily):
+        return family
+    if not callable(family):
+        raise ValueError(
+            "`family` must be a family, or a recipe `loc -> family` such as "
+            f"`vi.MeanField`, but it is {family!r}."
+        )
+    if isinstance(family, functools.partial):
+        return eqx.Partial(family.func, *family.args, **family.keywords)
+    return closures_as_pytrees(family)
