@@ -71,6 +71,13 @@ def hand_written(workload: Workload):
     return run
 
 
+def vijax_fit(workload: Workload, key, data, num_steps):
+    """The same with `vi.fit`."""
+    target = workload.target(data)
+    method = vi.Descent(vi.ELBO(), optax.adam(LEARNING_RATE))
+    return vi.fit(target, method, key=key, max_steps=num_steps, progress=False)
+
+
 def child(name: str, order: str) -> dict:
     """Times of both contenders, in the order given."""
     workload = WORKLOADS[name]
@@ -87,18 +94,9 @@ def child(name: str, order: str) -> dict:
                 functools.partial(run, keys[i], data[0], num_steps) for i in range(2)
             ]
         else:
-
-            def run(key, seed, num_steps, method="advi"):
-                target = workload.target(seed) if seed is not None else target_0
-                method = vi.Descent(vi.ELBO(), optax.adam(LEARNING_RATE))
-                return vi.fit(
-                    target, method, key=key, max_steps=num_steps, progress=False
-                )
-
-            # Making the target puts the data on the device: done above for the other.
-            target_0 = workload.target(0)
-            calls = [functools.partial(run, keys[i], None, num_steps) for i in range(2)]
-            calls.append(functools.partial(run, keys[2], 1, num_steps - 1))
+            fit = functools.partial(vijax_fit, workload)
+            calls = [functools.partial(fit, keys[i], data[0], num_steps) for i in (0, 1)]
+            calls.append(functools.partial(fit, keys[2], data[1], num_steps - 1))
         times[contender] = [timed(call)[0] for call in calls]
     return times
 
@@ -113,7 +111,7 @@ def main() -> None:
     print("| " + " | ".join((*heads, "more a step (µs)", "third (s)")) + " |")
     print("|---" + "|--:" * 8 + "|")
     for name in options.only or WORKLOADS:
-        steps = WORKLOADS[name].num_steps
+        per_step = 1e6 / WORKLOADS[name].num_steps
         runs = []
         for i in range(options.repeats):
             order = ("hand,vijax", "vijax,hand")[i % 2]
@@ -130,13 +128,13 @@ def main() -> None:
             "first_bar": (1.5 * hand_first + 0.3) / hand_first,
             "second": median(lambda r: r["vijax"][1]),
             "second_ratio": median(lambda r: r["vijax"][1] / r["hand"][1]),
-            "more": median(lambda r: (r["vijax"][1] - r["hand"][1]) / steps * 1e6),
+            "more": median(lambda r: r["vijax"][1] - r["hand"][1]) * per_step,
             "third": median(lambda r: r["vijax"][2]),
         }
         rows.append(row)
         print(
-            f"| {name} | {hand / steps * 1e6:.1f} | {first:.2f} (hand {hand_first:.2f}) | "
-            f"{row['first_ratio']:.2f} | {row['first_bar']:.2f} | {row['second']:.3f} "
+            f"| {name} | {hand * per_step:.1f} | {first:.2f} (hand {hand_first:.2f}) "
+            f"| {row['first_ratio']:.2f} | {row['first_bar']:.2f} | {row['second']:.3f} "
             f"(hand {hand:.3f}) | {row['second_ratio']:.2f} | {row['more']:.1f} | "
             f"{row['third']:.3f} |",
             flush=True,

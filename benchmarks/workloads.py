@@ -25,15 +25,15 @@ class Workload:
     # PyMC and NumPyro have the same models in their own languages: see `peers.py`.
     model: str = ""
 
-    def target(self, seed: int) -> vi.Target:
-        """The target with data from `seed`."""
+    def target(self, data: Any) -> vi.Target:
+        """The target with these data."""
         if self.log_likelihood is None:
             return vi.from_log_density(self.log_prior, self.params)
         return vi.from_likelihood(
             self.log_prior,
             self.log_likelihood,
             self.params,
-            self.make_data(seed),
+            data,
             batch_size=self.batch_size,
         )
 

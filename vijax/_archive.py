@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import jax.tree_util as jtu
 import numpy as np
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
 
 T = TypeVar("T")
@@ -24,15 +24,15 @@ def _is_key(leaf: Any) -> bool:
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def _to_numpy(leaf: Array) -> np.ndarray:
+def _to_numpy(leaf: Any) -> np.ndarray:
     return np.asarray(jr.key_data(leaf) if _is_key(leaf) else leaf)
 
 
-def _entries(tree: PyTree[Array]) -> dict[str, Array]:
+def _entries(tree: PyTree) -> dict[str, Any]:
     return {jtu.keystr(path): leaf for path, leaf in jtu.tree_flatten_with_path(tree)[0]}
 
 
-def _describe(leaf: Array) -> str:
+def _describe(leaf: Any) -> str:
     return f"{leaf.dtype}{list(leaf.shape)}"
 
 
@@ -76,7 +76,8 @@ def read(
     like = _entries((fixed, growing))
     num_fixed = len(jtu.tree_leaves(fixed))
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here, since NumPy leaves a damaged file open.
+        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             header = json.loads(str(file["header"]))
             if header.get("format") != _FORMAT:
                 raise KeyError("format")

@@ -26,6 +26,7 @@ from ._loop.chunk import advance, observed_shapes, Problem, Progress
 from ._method.base import AbstractMethod, F, Recipe, State
 from ._misc import float_dtype, Held, is_traced, is_tracer
 from ._named import named_method
+from ._objective.base import AbstractObjective
 from ._results import name_of, RESULTS
 from ._start import as_recipe, explain_start, restart, start
 from ._target import Target
@@ -127,7 +128,7 @@ class Fit(eqx.Module, Generic[F]):
         """
         problem = self.problem
         origin = {
-            "method": type(problem.method).__name__,
+            "method": _label(problem.method),
             "family": type(self.family).__name__,
             "num_steps": self.num_steps,
             "result": name_of(self.result),
@@ -198,6 +199,13 @@ class Fit(eqx.Module, Generic[F]):
         tracked = jax.tree.map(np.asarray, (self.trackers, self.tracked_steps))
         run = Run(problem, before, History(np.asarray(self.losses)[:made], *tracked))
         return conduct(run, max_steps, options, Fit)
+
+
+def _label(part: AbstractMethod | AbstractObjective) -> str:
+    """The names of a method and of those inside it, e.g. "Averaging(Descent(ELBO))"."""
+    kinds = AbstractMethod | AbstractObjective
+    inside = [_label(x) for x in vars(part).values() if isinstance(x, kinds)]
+    return type(part).__name__ + (f"({', '.join(inside)})" if inside else "")
 
 
 @eqx.filter_jit
@@ -337,8 +345,8 @@ def _fit_traced(
     )
     if throw:
         message = "No starting point has a finite log density and gradient."
-        after = eqx.error_if(after, ~found, message)
-        after = eqx.error_if(after, after.failed, RESULTS[RESULTS.nonfinite])
+        out = eqx.error_if((after, records), ~found, message)
+        after, records = eqx.error_if(out, after.failed, RESULTS[RESULTS.nonfinite])
     result = RESULTS.where(after.met, RESULTS.converged, RESULTS.max_steps)
     result = RESULTS.where(after.failed, RESULTS.nonfinite, result)
     trackers = jax.tree.map(lambda x: x[:num_records], records.tracked)

@@ -99,14 +99,19 @@ def tree_size(tree: PyTree) -> int:
     return sum(leaf.size for leaf in jtu.tree_leaves(tree) if eqx.is_array(leaf))
 
 
+def _by_value(leaf: Any) -> Any:
+    """Numbers and words as they are, anything else by its identity."""
+    is_plain = isinstance(leaf, bool | int | float | str)
+    return (type(leaf), leaf) if is_plain else id(leaf)
+
+
 class Held:
     """Any pytree as one static value. Equal to another one of the same leaves."""
 
     def __init__(self, tree: PyTree):
         self.tree = tree
         leaves, structure = jtu.tree_flatten(tree)
-        by_value = lambda x: x if isinstance(x, bool | int | float | str) else id(x)
-        self._identity = structure, tuple((type(x), by_value(x)) for x in leaves)
+        self._identity = structure, tuple(_by_value(x) for x in leaves)
 
     def __hash__(self):
         return hash(self._identity)
@@ -115,18 +120,39 @@ class Held:
         return isinstance(other, Held) and self._identity == other._identity
 
 
+def _global_names(code: types.CodeType) -> set[str]:
+    inner = (const for const in code.co_consts if isinstance(const, types.CodeType))
+    return set(code.co_names).union(*map(_global_names, inner))
+
+
 class _Function:
-    """A function without its closure. Equal to another one of the same source."""
+    """A function without its closure. Equal to another one of the same source that sees
+    the same globals."""
 
     def __init__(self, fn: types.FunctionType):
         self.fn = fn
-        self._identity = (fn.__code__, fn.__qualname__, fn.__module__)
+        names = sorted(_global_names(fn.__code__) & fn.__globals__.keys())
+        # Held, so that no identity is given to something else.
+        self._seen = [fn.__globals__[name] for name in names]
+        values = tuple(_by_value(value) for value in self._seen)
+        self._identity = fn.__code__, fn.__qualname__, fn.__module__, values
 
     def __hash__(self):
         return hash(self._identity)
 
     def __eq__(self, other):
         return isinstance(other, _Function) and self._identity == other._identity
+
+
+# What a closure names but never got.
+_EMPTY = type("_Empty", (), {})
+
+
+def _content(cell: types.CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return _EMPTY
 
 
 class _Closure(eqx.Module):
@@ -137,7 +163,10 @@ class _Closure(eqx.Module):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         fn = self.fn.fn
-        cells = tuple(types.CellType(value) for value in self.contents)
+        cells = tuple(
+            types.CellType() if value is _EMPTY else types.CellType(value)
+            for value in self.contents
+        )
         rebuilt = types.FunctionType(
             fn.__code__, fn.__globals__, fn.__name__, self.defaults, cells
         )
@@ -155,7 +184,7 @@ def closures_as_pytrees(tree: PyTree) -> PyTree:
     def convert(leaf):
         if not isinstance(leaf, types.FunctionType) or "<" not in leaf.__qualname__:
             return leaf  # Functions of a module are the same each time.
-        contents = tuple(cell.cell_contents for cell in leaf.__closure__ or ())
+        contents = tuple(map(_content, leaf.__closure__ or ()))
         return _Closure(
             fn=_Function(leaf),
             defaults=closures_as_pytrees(leaf.__defaults__),

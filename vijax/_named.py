@@ -1,3 +1,4 @@
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,7 @@ from ._family.mean_field import MeanField
 from ._method.averaging import Averaging
 from ._method.base import AbstractMethod, Recipe
 from ._method.descent import Descent
-from ._objective.stick_the_landing import StickTheLanding
+from ._objective.elbo import ELBO
 
 
 # Above so many coordinates a full covariance costs more than it brings.
@@ -19,8 +20,10 @@ NAMES = ("auto", "advi", "fullrank_advi")
 
 def _adam() -> Any:
     # Never ends, so that a longer run goes on where a shorter one stopped.
-    schedule = lambda count: 0.05 / (1 + count / 500) ** 0.7
-    return optax.adam(schedule)
+    schedule = lambda count: 0.1 / (1 + count / 1_000) ** 0.7
+    # A short memory of the gradient's size: the first steps, from far away, see gradients
+    # a thousand times larger than the last ones, and must not slow these down.
+    return optax.adam(schedule, b2=0.99)
 
 
 def named_method(name: str, dim: int) -> tuple[AbstractMethod, Recipe]:
@@ -44,4 +47,7 @@ def named_method(name: str, dim: int) -> tuple[AbstractMethod, Recipe]:
             f"There is no method called {name!r}. The names are {', '.join(NAMES)}; or "
             "pass a method itself, such as `vi.Descent(vi.ELBO(), optax.adam(1e-2))`."
         )
-    return Averaging(Descent(StickTheLanding(1), _adam())), recipes[name.lower()]
+    # A small start grows without noise, since the entropy's gradient is exact; a wide one
+    # shrinks against the noise of the log density's.
+    recipe = functools.partial(recipes[name.lower()], scale=0.01)
+    return Averaging(Descent(ELBO(4), _adam()), power=5), recipe

@@ -50,7 +50,7 @@ class LossConvergence(AbstractStop):
     window: int = eqx.field(static=True)
     tolerance: float = eqx.field(static=True)
 
-    def __init__(self, window: int = 1_000, tolerance: float = 0.1):
+    def __init__(self, window: int = 1_000, tolerance: float | int = 0.1):
         """**Arguments:**
 
         - `window`: how many steps are averaged over, rounded down to a multiple of ten.

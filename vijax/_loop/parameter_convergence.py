@@ -50,9 +50,9 @@ class ParameterConvergence(AbstractStop):
     def __init__(
         self,
         every: int = 100,
-        tolerance: float = 1e-3,
+        tolerance: float | int = 1e-3,
         diff: Literal["relative", "absolute"] = "relative",
-        ord: float = np.inf,
+        ord: float | int = np.inf,
     ):
         """**Arguments:**
 

@@ -43,7 +43,7 @@ class Averaging(AbstractMethod):
     method: AbstractMethod
     power: float = eqx.field(static=True)
 
-    def __init__(self, method: AbstractMethod, power: float = 3.0):
+    def __init__(self, method: AbstractMethod, power: float | int = 3.0):
         """**Arguments:**
 
         - `method`: the method whose iterates are averaged.

@@ -1,0 +1,79 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import pytest
+
+import vijax as vi
+
+from .helpers import DIM, families, tree_allclose
+
+
+every_family = pytest.mark.parametrize("make", families.values(), ids=families.keys())
+
+
+@every_family
+def test_joint_density_agrees_with_density(make, getkey):
+    family = make()
+    x, log_q = family.sample_and_log_prob(getkey())
+    assert x.shape == (family.dim,)
+    assert tree_allclose(log_q, family.log_prob(x))
+
+
+@every_family
+def test_density_integrates_to_one(make, getkey):
+    # Importance sampling from a wider Gaussian.
+    family = make()
+    centre = jnp.mean(jax.vmap(family.sample)(jr.split(getkey(), 2_000)), axis=0)
+    x = centre[None, :] + 1.5 * jr.normal(getkey(), (200_000, DIM))
+    log_proposal = jax.scipy.stats.norm.logpdf(x, centre[None, :], 1.5).sum(axis=1)
+    weights = jnp.exp(jax.vmap(family.log_prob)(x) - log_proposal)
+    stderr = jnp.std(weights) / jnp.sqrt(weights.size)
+    assert stderr < 0.02
+    assert abs(jnp.mean(weights) - 1) < 5 * stderr
+
+
+@every_family
+def test_every_parameter_has_a_gradient(make, getkey):
+    loss = lambda family, key: jnp.sum(family.sample(key) ** 2)
+    grads = eqx.filter_grad(loss)(make(), getkey())
+    assert all(jnp.any(g != 0) for g in jax.tree.leaves(grads))
+
+
+@every_family
+def test_closed_form_moments_are_those_of_draws(make, getkey):
+    family = make()
+    n = 100_000
+    x, log_q = jax.vmap(family.sample_and_log_prob)(jr.split(getkey(), n))
+    std = jnp.std(x, axis=0)
+    assert jnp.all(jnp.abs(jnp.mean(x, axis=0) - family.mean) < 5 * std / n**0.5)
+    assert jnp.allclose(std, family.std, rtol=5 / (2 * n) ** 0.5)
+    # The standard error of a covariance is at most sqrt(2) sd sd / sqrt(n).
+    size = jnp.outer(family.std, family.std)
+    error = jnp.abs(jnp.cov(x.T) - family.covariance)
+    assert jnp.all(error < 5 * size * (2 / n) ** 0.5)
+    stderr = jnp.std(log_q) / n**0.5
+    assert abs(jnp.mean(-log_q) - family.entropy) < 5 * stderr
+
+
+def test_full_rank_density_is_that_of_scipy(getkey):
+    family = families["FullRank"]()
+    x = jr.normal(getkey(), (DIM,))
+    expected = jax.scipy.stats.multivariate_normal.logpdf(
+        x, family.mean, family.covariance
+    )
+    assert jnp.allclose(family.log_prob(x), expected, rtol=1e-12)
+
+
+def test_full_rank_ignores_what_is_above_the_diagonal():
+    tril = jnp.array([[2.0, 0.0], [1.0, 3.0]])
+    family = vi.FullRank(jnp.zeros(2), tril + jnp.array([[0.0, 9.0], [0.0, 0.0]]))
+    assert jnp.allclose(family.tril, tril)
+    assert jnp.allclose(family.std, jnp.array([2.0, 10**0.5]))
+
+
+@pytest.mark.parametrize("family", [vi.MeanField, vi.FullRank])
+def test_parameters_keep_the_dtype_of_the_location(family):
+    leaves = jax.tree.leaves(family(jnp.zeros(2, jnp.float32), scale=0.3))
+    assert {leaf.dtype for leaf in leaves} == {jnp.dtype("float32")}
+    assert not any(leaf.weak_type for leaf in leaves)

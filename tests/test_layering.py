@@ -1,0 +1,51 @@
+"""The floors of the package, and the rule that imports only go down."""
+
+import ast
+import pathlib
+
+import pytest
+
+import vijax
+
+
+root = pathlib.Path(vijax.__file__).parent
+
+# From the ground floor up. A module may import its own folder's `base`, and anything
+# on a lower floor.
+floors = (
+    ("_custom_types", "_misc", "_results", "_archive"),
+    ("_param", "_minibatch"),
+    ("_target",),
+    ("_family", "_frontend"),
+    ("_objective", "_draws"),
+    ("_method", "_diagnostic"),
+    ("_arviz", "_loop", "_named"),
+    ("_checks", "_start", "_progress"),
+    ("_checkpoint",),
+    ("_host",),
+    ("_fit",),
+    ("__init__",),
+    ("__main__",),
+)
+floor_of = {name: i for i, names in enumerate(floors) for name in names}
+
+
+def _imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level > 0:
+            base = path.parent.parts[len(root.parts) :]
+            base = base[: len(base) - (node.level - 1)]
+            yield (*base, *(node.module or "").split("."))
+
+
+@pytest.mark.parametrize(
+    "path", sorted(root.rglob("*.py")), ids=lambda p: str(p.relative_to(root))
+)
+def test_imports_only_go_down(path):
+    here = path.relative_to(root).with_suffix("").parts
+    for there in _imports(path):
+        assert there[0] in floor_of, f"Give `{there[0]}` a floor."
+        same_folder_base = there[0] == here[0] and there[1:] == ("base",)
+        assert floor_of[there[0]] < floor_of[here[0]] or same_folder_base, (
+            f"{'.'.join(here)} must not import {'.'.join(there)}."
+        )
