@@ -50,7 +50,9 @@ def test_groups_and_attributes(fit, getkey):
 
 def test_arviz_works_on_it(fit, getkey, tmp_path):
     tree = vi.to_arviz(fit.draw(2_000, key=getkey()))
-    summary = arviz_stats.summary(tree, kind="stats")
+    summary = arviz_stats.summary(  # pyright: ignore[reportPrivateImportUsage]
+        tree, kind="stats"
+    )
     assert abs(float(summary.loc["beta[1]", "mean"]) + 2) < 0.5
     tree.to_netcdf(tmp_path / "fit.nc", engine="h5netcdf")
     again = xarray.open_datatree(tmp_path / "fit.nc", engine="h5netcdf")

@@ -65,10 +65,12 @@ def test_full_rank_density_is_that_of_scipy(getkey):
     assert jnp.allclose(family.log_prob(x), expected, rtol=1e-12)
 
 
-def test_full_rank_ignores_what_is_above_the_diagonal():
+def test_full_rank_from_a_cholesky_factor():
     tril = jnp.array([[2.0, 0.0], [1.0, 3.0]])
-    family = vi.FullRank(jnp.zeros(2), tril + jnp.array([[0.0, 9.0], [0.0, 0.0]]))
+    family = vi.FullRank(jnp.zeros(2), tril)
     assert jnp.allclose(family.tril, tril)
+    with pytest.raises(ValueError, match="above its diagonal"):
+        vi.FullRank(jnp.zeros(2), tril.T)
     assert jnp.allclose(family.std, jnp.array([2.0, 10**0.5]))
 
 

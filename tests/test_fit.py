@@ -1,6 +1,7 @@
 import _thread
 import threading
 import time
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -141,7 +142,7 @@ def test_the_number_of_traces(getkey):
 
 def test_an_optimizer_sees_the_present_values_of_globals(getkey):
     # Two lambdas of the same source are not the same if a global changed in between.
-    scope = {"optax": optax}
+    scope: dict[str, Any] = {"optax": optax}
     source = "make = lambda: optax.sgd(lambda count: rate)"
     ends = []
     for rate in (0.0, 0.1):

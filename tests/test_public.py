@@ -105,7 +105,7 @@ def test_version_is_that_of_the_project():
 def test_heavy_imports_wait_until_they_are_used():
     code = (
         "import sys, vijax; "
-        "heavy = {'arviz_base', 'arviz_stats', 'matplotlib', 'pymc', 'flowjax', 'xarray'}; "
+        "heavy = {'arviz_base', 'arviz_stats', 'matplotlib', 'pymc', 'xarray'}; "
         "sys.exit(' '.join(heavy & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -135,7 +135,7 @@ def test_parameter_convergence_is_pymc_s_formula():
     ids=["parameters", "loss"],
 )
 def test_a_rule_ends_a_fit(stop, getkey):
-    method = vi.Descent(vi.ELBO(), optax.adam(0.02))
+    method = vi.Descent(vi.StickTheLanding(), optax.adam(0.02))
     fit = vi.fit(diagonal_target(), method, key=getkey(), stop=stop, progress=False)
     assert fit.result == vi.RESULTS.converged
     assert 100 <= fit.num_steps < 10_000

@@ -54,7 +54,7 @@ def by_row(mu: Any, tau: Any, theta: Any) -> dict[str, np.ndarray]:
 
 
 def run_vi(seed: int) -> tuple[dict[str, np.ndarray], vi.Draws, dict[str, float]]:
-    """Rows of draws, the draws themselves, and the seconds of the first and second fit."""
+    """Rows of draws, the draws themselves, and the seconds of the two fits."""
     key, draw_key = jr.split(jr.key(seed))
     seconds = {}
     for name in ("first call", "second call"):
@@ -124,7 +124,8 @@ def plot(
     curves = {"VI": rows} if nuts is None else {"NUTS": nuts, "VI": rows}
     for axis, name in zip(axes.flat, rows, strict=True):
         everything = np.concatenate([draws[name] for draws in curves.values()])
-        grid = np.linspace(*np.quantile(everything, [0.002, 0.998]), 200)
+        low, high = np.quantile(everything, [0.002, 0.998])
+        grid = np.linspace(low, high, 200)
         for label, draws in curves.items():
             density = gaussian_kde(draws[name])(grid)
             axis.plot(grid, density, label=label)

@@ -73,12 +73,34 @@ def load(path: str | os.PathLike, *, like: T) -> T:
 
     **Returns:**
 
-    The fit, bit for bit. (The example of [`vijax.save`][] has a use of it.)
+    The fit, bit for bit.
 
     **Raises:** `ValueError`, saying what differs, if the file does not match `like` or
     is none of ours; `FileNotFoundError` if there is none.
+
+    !!! Example
+
+        ```python
+        import pathlib
+        import tempfile
+
+        import jax
+        import vijax as vi
+
+        target = vi.from_log_density(
+            lambda params: -0.5 * params["x"] ** 2, {"x": vi.Param()}
+        )
+        path = pathlib.Path(tempfile.mkdtemp()) / "run.npz"
+        vi.fit(target, key=jax.random.key(0), max_steps=100, checkpoint=path)
+
+        # In a new process, where only the code and the data are there:
+        like = vi.fit(target, key=jax.random.key(0), max_steps=0)
+        fit = vi.load(path, like=like)
+        ```
     """
     fit: Any = like
+    if not hasattr(fit, "progress"):
+        raise ValueError(f"`like` must be a `vi.Fit`, but it is a {type(fit).__name__}.")
     fixed, growing, context = _parts(fit)
     fixed, growing = read(path, fixed, growing, context)
     progress, result, key = eqx.combine(

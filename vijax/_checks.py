@@ -4,13 +4,14 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import jax.random as jr
+import equinox as eqx
+import jax.tree_util as jtu
+import numpy as np
 
-from ._custom_types import Key
+from ._family.base import AbstractFamily
 from ._loop.base import AbstractStop
 from ._method.base import AbstractMethod
+from ._misc import is_traced
 from ._target import Target
 
 
@@ -24,23 +25,6 @@ def check_target(target: Any) -> None:
         )
 
 
-def as_key(key: Any) -> Key:
-    """A typed key, from one or from an old-style one."""
-    dtype = getattr(key, "dtype", None)
-    if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
-        if key.shape != ():
-            raise ValueError(
-                f"`key` must be one key, but it is an array of keys of shape {key.shape}."
-                " For many fits at once use `eqx.filter_vmap` over the keys."
-            )
-        return key
-    if dtype == jnp.uint32 and getattr(key, "ndim", 0) == 1:
-        return jr.wrap_key_data(jnp.asarray(key))
-    raise ValueError(
-        f"`key` must be a JAX random key such as `jax.random.key(0)`, but it is {key!r}."
-    )
-
-
 def check_method(method: Any) -> None:
     """Raise unless `method` is one."""
     if not isinstance(method, AbstractMethod):
@@ -50,12 +34,16 @@ def check_method(method: Any) -> None:
         )
 
 
-def check_whole(name: str, value: Any, least: int) -> None:
-    """Raise unless `value` is a whole number of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(
-            f"`{name}` must be a whole number of at least {least}, but it is {value!r}."
-        )
+def check_finite(family: AbstractFamily) -> None:
+    """Raise if a family that is to be the start holds NaN or infinities."""
+    for path, leaf in jtu.tree_flatten_with_path(
+        eqx.filter(family, eqx.is_inexact_array)
+    )[0]:
+        if not is_traced(leaf) and not np.all(np.isfinite(leaf)):
+            raise ValueError(
+                f"`family{jtu.keystr(path)}` has entries that are NaN or infinite. Start "
+                "from finite parameters, or pass a recipe such as `vi.MeanField`."
+            )
 
 
 def check_stop(stop: Any) -> None:
@@ -92,7 +80,13 @@ def check_callbacks(callbacks: Any) -> tuple[Callable, ...]:
 
 def check_folder(name: str, path: Any) -> None:
     """Raise unless a file can be made at `path`."""
-    if path is not None and not pathlib.Path(path).absolute().parent.is_dir():
+    if path is None:
+        return
+    if pathlib.Path(path).is_dir():
+        raise ValueError(
+            f"`{name}` is {str(path)!r}, which is a folder. Name a file in it."
+        )
+    if not pathlib.Path(path).absolute().parent.is_dir():
         raise ValueError(
             f"`{name}` is {str(path)!r}, but there is no folder "
             f"{str(pathlib.Path(path).parent)!r}. Make it first."

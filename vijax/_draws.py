@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, PyTree
 
 from ._custom_types import Key, Params, Point
 from ._family.base import AbstractFamily
-from ._misc import map_in_batches, tree_size
+from ._misc import as_key, as_whole, map_in_batches, tree_size
 from ._target import Target
 
 
@@ -140,10 +140,7 @@ def draw(
         draws = vi.draw(vi.MeanField(jnp.zeros(1)), target, 100, key=jax.random.key(0))
         ```
     """
-    if isinstance(num_draws, bool) or not isinstance(num_draws, int) or num_draws < 1:
-        raise ValueError(
-            f"`num_draws` must be a positive whole number, but it is {num_draws!r}."
-        )
+    num_draws, key = as_whole("num_draws", num_draws, 1), as_key(key)
     check_dimensions(family, target)
     x, log_q, log_p = _draw(family, target, num_draws, key)
     return Draws(x, log_q, log_p, target, {} if origin is None else origin)

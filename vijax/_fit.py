@@ -9,14 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
-from ._checks import (
-    as_key,
-    check_method,
-    check_stop,
-    check_target,
-    check_track,
-    check_whole,
-)
+from ._checks import check_finite, check_method, check_stop, check_target, check_track
 from ._custom_types import Key, Params
 from ._draws import check_dimensions, draw, Draws
 from ._family.base import AbstractFamily
@@ -24,7 +17,7 @@ from ._host import conduct, History, Options, Run
 from ._loop.base import AbstractStop
 from ._loop.chunk import advance, observed_shapes, Problem, Progress
 from ._method.base import AbstractMethod, F, Recipe, State
-from ._misc import float_dtype, Held, is_traced, is_tracer
+from ._misc import as_key, as_whole, float_dtype, Held, is_traced, is_tracer
 from ._named import named_method
 from ._objective.base import AbstractObjective
 from ._results import name_of, RESULTS
@@ -133,14 +126,13 @@ class Fit(eqx.Module, Generic[F]):
             "num_steps": self.num_steps,
             "result": name_of(self.result),
         }
-        key = as_key(key)
         return draw(self.family, problem.target, num_draws, key=key, origin=origin)
 
     def resume(
         self,
         max_steps: int = 10_000,
         *,
-        method: AbstractMethod | None = None,
+        method: AbstractMethod | str | None = None,
         stop: AbstractStop | None | Literal["same"] = "same",
         callbacks: Callable | Sequence[Callable] = (),
         callback_every: int = 100,
@@ -156,8 +148,8 @@ class Fit(eqx.Module, Generic[F]):
         **Arguments:**
 
         - `max_steps`: how many further steps to make at most.
-        - `method`: another method to go on with, started afresh from the present family.
-            Keyword only.
+        - `method`: another method, or a name, to go on with: started afresh from the
+            present family. Keyword only.
         - `stop`: another stopping rule, or `None` for none. Default: the same one, with
             its memory. Keyword only.
         - `callbacks`, `callback_every`, `progress`, `checkpoint`, `throw`: as in
@@ -177,7 +169,7 @@ class Fit(eqx.Module, Generic[F]):
                 f"These are {self.num_steps.shape[0]} fits in one. Take one of them, "
                 "e.g. `jax.tree.map(lambda leaf: leaf[0], fits)`, and resume that."
             )
-        check_whole("max_steps", max_steps, 0)
+        max_steps = as_whole("max_steps", max_steps, 0)
         options = Options(
             callbacks=callbacks,
             callback_every=callback_every,
@@ -189,6 +181,8 @@ class Fit(eqx.Module, Generic[F]):
         if stop != "same":
             check_stop(stop)
             problem = dataclasses.replace(problem, stop=stop)
+        if isinstance(method, str):
+            method, _ = named_method(method, self.target.dim)
         if method is not None:
             check_method(method)
             problem = dataclasses.replace(problem, method=method)
@@ -292,8 +286,8 @@ def fit(
     """
     check_target(target)
     key = as_key(key)
-    check_whole("max_steps", max_steps, 0)
-    check_whole("track_every", track_every, 1)
+    max_steps = as_whole("max_steps", max_steps, 0)
+    track_every = as_whole("track_every", track_every, 1)
     check_stop(stop)
     track = check_track(track)
     options = Options(
@@ -310,6 +304,7 @@ def fit(
         recipe = method.recipe
     if isinstance(family, AbstractFamily):
         check_dimensions(family, target)
+        check_finite(family)
     start_from = as_recipe(recipe if family is None else family)
 
     problem = Problem(target, method, key, stop, track, track_every)

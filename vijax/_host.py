@@ -10,8 +10,9 @@ import numpy as np
 from jaxtyping import PyTree
 
 from ._checkpoint import save
-from ._checks import check_callbacks, check_folder, check_whole
+from ._checks import check_callbacks, check_folder
 from ._loop.chunk import advance, MAX_NONFINITE, Problem, Progress, Records
+from ._misc import as_whole
 from ._progress import ProgressBar
 from ._results import FitError, RESULTS
 from ._start import explain_failure
@@ -119,10 +120,9 @@ class Options:
         checkpoint: str | os.PathLike | None,
         throw: bool,
     ):
-        check_whole("callback_every", callback_every, 1)
         check_folder("checkpoint", checkpoint)
         self.callbacks = check_callbacks(callbacks)
-        self.callback_every = callback_every
+        self.callback_every = as_whole("callback_every", callback_every, 1)
         self.show = show
         self.checkpoint = checkpoint
         self.throw = throw

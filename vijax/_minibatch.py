@@ -4,6 +4,7 @@ import jax.random as jr
 from jaxtyping import PyTree
 
 from ._custom_types import Data, Key
+from ._misc import as_whole
 
 
 def leading_lengths(data: Data) -> dict[str, int]:
@@ -12,25 +13,22 @@ def leading_lengths(data: Data) -> dict[str, int]:
     return {f"data{jax.tree_util.keystr(path)}": len(leaf) for path, leaf in leaves}
 
 
+def _as_batch_size(batch_size: int) -> int:
+    return as_whole("batch_size", batch_size, 1)
+
+
 class Minibatch(eqx.Module):
     """Which rows of the data one step sees: `batch_size` of them, drawn with
     replacement, so that a step costs what its rows cost and never what all rows do.
     """
 
-    batch_size: int = eqx.field(static=True)
-
-    def __check_init__(self):
-        if isinstance(self.batch_size, bool) or not isinstance(self.batch_size, int):
-            raise ValueError(
-                "`batch_size` must be a whole number of rows, such as "
-                f"`batch_size=500`, but it is {self.batch_size!r}."
-            )
+    batch_size: int = eqx.field(static=True, converter=_as_batch_size)
 
     def check(self, data: Data) -> None:
         """Raise unless a batch can be taken of `data`."""
         lengths = leading_lengths(data)
         num_rows = min(lengths.values(), default=0)
-        if not 1 <= self.batch_size <= num_rows:
+        if self.batch_size > num_rows:
             raise ValueError(
                 f"`batch_size` is {self.batch_size}, but the data have {num_rows} rows. "
                 f"Give a number from 1 to {num_rows}, or `batch_size=None` to see all "

@@ -1,4 +1,5 @@
 import contextlib
+import operator
 import types
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -8,9 +9,10 @@ import jax
 import jax.core
 import jax.lax as lax
 import jax.numpy as jnp
+import jax.random as jr
 import jax.tree_util as jtu
 import numpy as np
-from jaxtyping import Array, Bool, PyTree, Scalar
+from jaxtyping import Array, Bool, PRNGKeyArray, PyTree, Scalar
 
 
 T = TypeVar("T")
@@ -92,6 +94,38 @@ def as_array(value: Any) -> Array | np.ndarray | None:
     if value is None or isinstance(value, jax.Array):
         return value
     return np.asarray(value)
+
+
+def as_whole(name: str, value: Any, least: int) -> int:
+    """`value` as a whole number of at least `least`, or an error that names it."""
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or number < least:
+        raise ValueError(
+            f"`{name}` must be a whole number of at least {least}, but it is {value!r}."
+        )
+    return number
+
+
+def as_key(key: Any) -> PRNGKeyArray:
+    """A typed key, from one or from an old-style one."""
+    dtype = getattr(key, "dtype", None)
+    if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        if key.shape != ():
+            raise ValueError(
+                f"`key` must be one key, but it is an array of keys of shape "
+                f"{key.shape}. For many fits at once use `eqx.filter_vmap` over the keys."
+            )
+        return key
+    if dtype == jnp.uint32 and getattr(key, "ndim", 0) == 1:
+        # Should its length be wrong, the sentence below says what is expected.
+        with contextlib.suppress(TypeError, ValueError):
+            return jr.wrap_key_data(jnp.asarray(key))
+    raise ValueError(
+        f"`key` must be a JAX random key such as `jax.random.key(0)`, but it is {key!r}."
+    )
 
 
 def tree_size(tree: PyTree) -> int:

@@ -1,4 +1,4 @@
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -10,7 +10,7 @@ from numpyro.distributions import biject_to, constraints
 from numpyro.distributions.transforms import Transform
 
 from ._custom_types import Params, Point
-from ._misc import as_array, is_traced, lenient_promotion
+from ._misc import as_array, as_whole, is_traced, lenient_promotion
 
 
 class Param(eqx.Module):
@@ -53,21 +53,21 @@ class Param(eqx.Module):
         **Raises:** `ValueError` for a discrete or unknown support, a shape that does
         not fit it, or an `initial` of another shape or with NaN or infinities.
         """
-        self.shape = (shape,) if isinstance(shape, int) else tuple(shape)
+        self.shape = _as_shape(shape)
         self.support = support
         self.initial = initial = as_array(initial)
+        transform = _find_transform(support, self.shape)
         if initial is not None:
             if initial.shape != self.shape:
                 raise ValueError(
                     f"`initial` has shape {initial.shape}, but the parameter has "
                     f"shape {self.shape}. Make the two equal."
                 )
-            if not is_traced(initial) and not np.all(np.isfinite(initial)):
+            if not is_traced(initial) and not _is_inside(initial, support, transform):
                 raise ValueError(
-                    f"`initial` has entries that are NaN or infinite: {initial}. "
-                    "Give a point strictly inside the support."
+                    f"`initial` is {initial}, which is not strictly inside the support "
+                    f"{support} (NaN and infinities never are). Give a point that is."
                 )
-        _find_transform(support, self.shape)  # Raises early.
 
     @property
     def transform(self) -> Transform:
@@ -75,26 +75,54 @@ class Param(eqx.Module):
         return _find_transform(self.support, self.shape)
 
 
-def _find_transform(support: Any, shape: tuple[int, ...]) -> Transform:
-    if getattr(support, "is_discrete", False):
-        raise ValueError(
-            f"The support {support} is discrete. Variational inference here "
-            "needs continuous parameters: sum the discrete one out of the density."
-        )
+def _as_shape(shape: Any) -> tuple[int, ...]:
     try:
+        axes = tuple(shape) if isinstance(shape, Iterable) else (shape,)
+        return tuple(as_whole("shape", axis, 0) for axis in axes)
+    except (TypeError, ValueError) as e:
+        raise ValueError(
+            f"`shape` must be a whole number or a tuple of them, but it is {shape!r}. "
+            "A support is the second argument: `vi.Param((), constraints.positive)`."
+        ) from e
+
+
+def _find_transform(support: Any, shape: tuple[int, ...]) -> Transform:
+    try:
+        if support.is_discrete:
+            raise ValueError(
+                f"The support {support} is discrete. Variational inference needs "
+                "continuous parameters: sum the discrete one out of the density."
+            )
+        if support is constraints.complex:
+            raise NotImplementedError
         transform = biject_to(support)
-        transform.inverse_shape(shape)
-    except NotImplementedError as e:
+    except (AttributeError, NotImplementedError) as e:
         raise ValueError(
-            f"NumPyro's `biject_to` has no transform for the support "
-            f"{support!r}. Use a member of "
-            "`numpyro.distributions.constraints`, such as `constraints.positive`."
+            f"NumPyro's `biject_to` has no transform from real numbers to the support "
+            f"{support!r}. Use a member of `numpyro.distributions.constraints`, such as "
+            "`constraints.positive`."
         ) from e
+    misfit = f"A parameter of shape {shape} cannot have the support {support}"
+    if len(shape) < support.event_dim:
+        raise ValueError(f"{misfit}, which needs {support.event_dim} axes or more.")
+    try:
+        inverse = tuple(transform.inverse_shape(shape))
+        forward = tuple(transform.forward_shape(inverse))
     except ValueError as e:
-        raise ValueError(
-            f"A parameter of shape {shape} cannot have the support {support}: {e}"
-        ) from e
+        raise ValueError(f"{misfit}: {e}") from e
+    if forward != shape or any(axis < 0 for axis in inverse):
+        raise ValueError(f"{misfit}, whose values have shape {forward}.")
     return transform
+
+
+def _is_inside(initial: Any, support: Any, transform: Transform) -> bool:
+    if not np.all(np.isfinite(initial)):
+        return False
+    if support is constraints.real:  # Nothing is left to ask, or to compile.
+        return True
+    with lenient_promotion():
+        inside = np.all(np.asarray(support(initial)))
+        return bool(inside) and bool(np.all(np.isfinite(transform.inv(initial))))
 
 
 def _as_param(name: str, value: Any) -> tuple[Param, np.dtype | None]:
@@ -166,8 +194,18 @@ class ParamSpace(eqx.Module):
         pairs = zip(self.names, self.shapes, strict=True)
         return {name: jax.ShapeDtypeStruct(shape, self.dtype) for name, shape in pairs}
 
+    def _dtype_within(self, transform: Transform) -> np.dtype:
+        # NumPyro's transforms of vectors and matrices make arrays of the default dtype.
+        default = jax.dtypes.canonicalize_dtype(float)
+        return self.dtype if transform.domain.event_dim == 0 else np.dtype(default)
+
     def unravel(self, x: Point) -> Params:
         """The named parts of `x`, unconstrained."""
+        if x.shape != (self.dim,):
+            raise ValueError(
+                f"A point of this target has shape ({self.dim},), but this one has shape "
+                f"{x.shape}."
+            )
         out, start = {}, 0
         for name, shape in zip(self.names, self.unconstrained_shapes, strict=True):
             size = int(np.prod(shape))
@@ -181,8 +219,10 @@ class ParamSpace(eqx.Module):
         params, log_jacobian = {}, jnp.zeros((), x.dtype)
         with lenient_promotion():
             for name, transform in zip(self.names, self.transforms, strict=True):
-                params[name] = transform(parts[name])
-                log_det = transform.log_abs_det_jacobian(parts[name], params[name])
+                part = parts[name].astype(self._dtype_within(transform))
+                value = transform(part)
+                log_det = transform.log_abs_det_jacobian(part, value)
+                params[name] = value.astype(x.dtype)
                 log_jacobian = log_jacobian + jnp.sum(log_det).astype(x.dtype)
         return params, log_jacobian
 
@@ -193,6 +233,10 @@ class ParamSpace(eqx.Module):
             for transform, start, shape in zip(
                 self.transforms, self.initials, self.unconstrained_shapes, strict=True
             ):
-                value = jnp.zeros(shape) if start is None else transform.inv(start)
-                parts.append(jnp.ravel(value).astype(self.dtype))
+                if start is None:
+                    value = jnp.zeros(shape)
+                else:
+                    dtype = self._dtype_within(transform)
+                    value = transform.inv(jnp.asarray(start, dtype))
+                parts.append(jnp.ravel(jnp.asarray(value, self.dtype)))
         return jnp.concatenate(parts)

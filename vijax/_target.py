@@ -45,8 +45,9 @@ class AbstractModel(eqx.Module):
         """The named parameters that the model was written in."""
 
     @abc.abstractmethod
-    def check(self, data: Data) -> None:
-        """Raise a `ValueError` unless the model makes sense with `data`."""
+    def check(self, data: Data, *, in_batches: bool) -> None:
+        """Raise a `ValueError` unless the model makes sense with `data`, and with some
+        of its rows if they come in batches."""
 
 
 def _as_data(data: Any) -> PyTree[Array]:
@@ -112,9 +113,9 @@ class Target(eqx.Module):
         self.data = _as_data(data)
         self.minibatch = minibatch
         self.weight = 1.0
+        model.check(self.data, in_batches=minibatch is not None)
         if minibatch is not None:
             minibatch.check(self.data)
-        model.check(self.data)
 
     @property
     def dim(self) -> int:

@@ -49,10 +49,17 @@ def check_loc(loc: Any) -> Array:
     return loc
 
 
-def check_scale(scale: ArrayLike) -> None:
-    """Raise unless every entry of `scale` is positive."""
-    if not is_traced(scale) and not np.all(np.asarray(scale) > 0):
+def check_scale(scale: ArrayLike, dim: int) -> None:
+    """Raise unless `scale` holds positive numbers that broadcast to `(dim,)`."""
+    if jnp.shape(scale) not in ((), (1,), (dim,)):
         raise ValueError(
-            f"`scale` holds standard deviations, which must be positive, but it is "
-            f"{scale}."
+            f"`scale` has shape {jnp.shape(scale)}, but it must be a number or have "
+            f"shape ({dim},), as `loc` has."
         )
+    if not is_traced(scale):
+        values = np.asarray(scale)
+        if not np.all((values > 0) & np.isfinite(values)):
+            raise ValueError(
+                "`scale` holds standard deviations, which must be positive and finite, "
+                f"but it is {scale}."
+            )

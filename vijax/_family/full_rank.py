@@ -5,7 +5,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Scalar
 
 from .._custom_types import Key, Point
-from .._misc import standard_normal_log_prob
+from .._misc import is_traced, standard_normal_log_prob
 from .base import AbstractFamily, check_loc, check_scale
 
 
@@ -45,7 +45,7 @@ class FullRank(AbstractFamily):
             `(dim, dim)`.
 
         **Raises:** `ValueError` if `loc` is no vector of floating-point numbers, or
-        `scale` is not positive (on its diagonal).
+        `scale` is not positive (on its diagonal) or of another shape.
         """
         self.loc = check_loc(loc)
         shape = jnp.shape(scale)
@@ -56,11 +56,16 @@ class FullRank(AbstractFamily):
                     f"shape {(self.dim, self.dim)}."
                 )
             tril = jnp.asarray(scale, self.loc.dtype)
-            check_scale(jnp.diagonal(tril))
+            check_scale(jnp.diagonal(tril), self.dim)
+            if not is_traced(tril) and np.any(np.triu(tril, 1)):
+                raise ValueError(
+                    "`scale` has entries above its diagonal, but a Cholesky factor is "
+                    "lower triangular. Pass e.g. `jnp.linalg.cholesky(covariance)`."
+                )
             self.log_diag = jnp.log(jnp.diagonal(tril))
             self.below = jnp.tril(tril, -1)
         else:
-            check_scale(scale)
+            check_scale(scale, self.dim)
             scale = jnp.asarray(scale, self.loc.dtype)
             self.log_diag = jnp.broadcast_to(jnp.log(scale), self.loc.shape)
             self.below = jnp.zeros((self.dim, self.dim), self.loc.dtype)

@@ -41,10 +41,10 @@ class MeanField(AbstractFamily):
             is small, since a wide start sees the density where it may be extreme.
 
         **Raises:** `ValueError` if `loc` is no vector of floating-point numbers, or
-        `scale` is not positive.
+        `scale` is not positive or of another shape.
         """
-        check_scale(scale)
         self.loc = check_loc(loc)
+        check_scale(scale, self.dim)
         scale = jnp.asarray(scale, self.loc.dtype)
         self.log_scale = jnp.broadcast_to(jnp.log(scale), self.loc.shape)
 

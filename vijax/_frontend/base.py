@@ -20,7 +20,7 @@ class AbstractDensity(eqx.Module):
         """The log density; `weight` multiplies what depends on the data."""
 
     @abc.abstractmethod
-    def check(self, space: ParamSpace, data: Data) -> None:
+    def check(self, space: ParamSpace, data: Data, *, in_batches: bool) -> None:
         """Raise a `ValueError` unless the density can be called with these."""
 
 
@@ -48,8 +48,8 @@ class ParamModel(AbstractModel):
         del data
         return self.space.constrain(x)[0]
 
-    def check(self, data: Data) -> None:
-        self.density.check(self.space, data)
+    def check(self, data: Data, *, in_batches: bool) -> None:
+        self.density.check(self.space, data, in_batches=in_batches)
 
 
 def shape_of(name: str, fn: Callable, space: ParamSpace, *args: Any) -> Any:
@@ -63,10 +63,14 @@ def shape_of(name: str, fn: Callable, space: ParamSpace, *args: Any) -> Any:
         )
     try:
         return jax.eval_shape(fn, space.example, *args)
-    except KeyError as e:
+    except Exception as e:
+        describe = lambda leaf: f"{leaf.dtype}{list(leaf.shape)}"
+        given = [f"`params` {jax.tree.map(describe, space.example)}"]
+        given += [f"`data` {jax.tree.map(describe, arg)}" for arg in args]
         raise ValueError(
-            f"`{name}` asks for {e}, which is not in what it is given. The names in "
-            f"`params` are {list(space.names)}."
+            f"`{name}` raised {type(e).__name__}: {e}. It was called with "
+            f"{' and '.join(given)}. The names, the shapes and the number of its "
+            "arguments must agree with these, and it must compute with `jax.numpy`."
         ) from e
 
 

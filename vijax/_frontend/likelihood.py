@@ -20,7 +20,8 @@ class _Likelihood(AbstractDensity):
         rows = self.log_likelihood(params, data)
         return weight * jnp.sum(rows) + self.log_prior(params)
 
-    def check(self, space: ParamSpace, data: Data) -> None:
+    def check(self, space: ParamSpace, data: Data, *, in_batches: bool) -> None:
+        del in_batches
         if not jtu.tree_leaves(data):
             raise ValueError(
                 "`data` has no arrays. Without data use `vi.from_log_density`."
@@ -28,8 +29,8 @@ class _Likelihood(AbstractDensity):
         if any(leaf.ndim == 0 for leaf in jtu.tree_leaves(data)):
             raise ValueError(
                 "Every array in `data` needs a leading axis, which runs over the rows, "
-                "but one is a scalar. Put constants of the model into "
-                "`log_likelihood` itself, e.g. with `functools.partial`."
+                "but one is a scalar. Write a list of numbers as `np.asarray(list)`, and "
+                "constants of the model in `log_likelihood` itself."
             )
         lengths = leading_lengths(data)
         if len(set(lengths.values())) > 1:
@@ -37,6 +38,8 @@ class _Likelihood(AbstractDensity):
                 "The arrays in `data` must share their leading axis, which runs over "
                 f"the rows, but their lengths are {lengths}."
             )
+        if 0 in lengths.values():
+            raise ValueError("`data` has no rows. Give one row at least.")
         check_scalar("log_prior", self.log_prior, space)
         out = shape_of("log_likelihood", self.log_likelihood, space, data)
         num_rows = next(iter(lengths.values()))

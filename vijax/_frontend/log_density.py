@@ -15,7 +15,13 @@ class _LogDensity(AbstractDensity):
     def __call__(self, params: Params, data: Data, weight: Any) -> Scalar:
         return weight * (self.fn(params) if data is None else self.fn(params, data))
 
-    def check(self, space: ParamSpace, data: Data) -> None:
+    def check(self, space: ParamSpace, data: Data, *, in_batches: bool) -> None:
+        if in_batches:
+            raise ValueError(
+                "A log density as a whole cannot see its data in batches: what is to be "
+                "scaled to all the rows is unknown. Make the target with "
+                "`vi.from_likelihood(log_prior, log_likelihood, params, data)`."
+            )
         args = () if data is None else (data,)
         check_scalar("log_density", self.fn, space, *args)
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Scalar
 
 from .._family.base import AbstractFamily
-from .._misc import float_dtype
+from .._misc import as_whole, float_dtype
 from .base import AbstractStop
 
 
@@ -61,7 +61,8 @@ class LossConvergence(AbstractStop):
         **Raises:** `ValueError` if the window is too short to tell such a change from
         noise: at least `8 / tolerance**2` steps are needed.
         """
-        if tolerance <= 0:
+        window = as_whole("window", window, _BLOCKS)
+        if not tolerance > 0:  # NaN neither.
             raise ValueError(f"`tolerance` must be positive, but it is {tolerance}.")
         shortest = max(_BLOCKS, _BLOCKS * math.ceil(8 / tolerance**2 / _BLOCKS))
         if window < shortest:

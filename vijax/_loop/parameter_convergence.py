@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Scalar
 
 from .._family.base import AbstractFamily
+from .._misc import as_whole
 from .base import AbstractStop
 
 
@@ -66,12 +67,9 @@ class ParameterConvergence(AbstractStop):
         """
         if diff not in ("relative", "absolute"):
             raise ValueError(f'`diff` must be "relative" or "absolute", not {diff!r}.')
-        if every < 1 or tolerance <= 0:
-            raise ValueError(
-                "`every` and `tolerance` must be positive, but they are "
-                f"{every} and {tolerance}."
-            )
-        self.every = every
+        if not tolerance > 0:  # NaN neither.
+            raise ValueError(f"`tolerance` must be positive, but it is {tolerance}.")
+        self.every = as_whole("every", every, 1)
         self.tolerance = float(tolerance)
         self.diff = diff
         self.ord = float(ord)

@@ -56,7 +56,7 @@ class Averaging(AbstractMethod):
                 "`method` must be a method such as `vi.Descent(...)`, but it is "
                 f"{method!r}."
             )
-        if power < 0:
+        if not power >= 0:  # NaN neither.
             raise ValueError(f"`power` must not be negative, but it is {power}.")
         self.method = method
         self.power = float(power)

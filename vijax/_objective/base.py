@@ -9,6 +9,7 @@ from jaxtyping import Scalar
 
 from .._custom_types import Key
 from .._family.base import AbstractFamily
+from .._misc import as_whole
 from .._target import Target
 
 
@@ -35,12 +36,9 @@ class AbstractObjective(eqx.Module):
         """
 
 
-def check_num_draws(num_draws: int) -> None:
-    """Raise unless `num_draws` is a positive whole number."""
-    if isinstance(num_draws, bool) or not isinstance(num_draws, int) or num_draws < 1:
-        raise ValueError(
-            f"`num_draws` must be a positive whole number, but it is {num_draws!r}."
-        )
+def as_num_draws(num_draws: int) -> int:
+    """How many draws, as a positive whole number."""
+    return as_whole("num_draws", num_draws, 1)
 
 
 def mean_over_draws(fn: Callable[[Key], Scalar], key: Key, num_draws: int) -> Scalar:

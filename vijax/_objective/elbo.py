@@ -4,7 +4,7 @@ from jaxtyping import Scalar
 from .._custom_types import Key
 from .._family.base import AbstractFamily
 from .._target import Target
-from .base import AbstractObjective, check_num_draws, mean_over_draws
+from .base import AbstractObjective, as_num_draws, mean_over_draws
 
 
 class ELBO(AbstractObjective):
@@ -25,10 +25,7 @@ class ELBO(AbstractObjective):
         ```
     """
 
-    num_draws: int = eqx.field(default=1, static=True)
-
-    def __check_init__(self):
-        check_num_draws(self.num_draws)
+    num_draws: int = eqx.field(default=1, static=True, converter=as_num_draws)
 
     def __call__(self, key: Key, family: AbstractFamily, target: Target) -> Scalar:
         def loss(key: Key) -> Scalar:

@@ -2,6 +2,7 @@ from jaxtyping import Scalar
 
 from .._custom_types import Key
 from .._family.base import AbstractFamily
+from .._misc import as_key
 from .._target import Target
 from .base import AbstractObjective
 
@@ -38,9 +39,16 @@ class FixedDraws(AbstractObjective):
 
         - `objective`: the objective whose draws are fixed.
         - `key`: the randomness it is given at every step.
+
+        **Raises:** `ValueError` if either is something else.
         """
+        if not isinstance(objective, AbstractObjective):
+            raise ValueError(
+                "`objective` must be an objective such as `vi.ELBO(num_draws=64)`, but "
+                f"it is {objective!r}."
+            )
         self.objective = objective
-        self.key = key
+        self.key = as_key(key)
 
     def __call__(self, key: Key, family: AbstractFamily, target: Target) -> Scalar:
         del key
