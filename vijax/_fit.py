@@ -10,18 +10,18 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from ._checks import check_finite, check_method, check_stop, check_target, check_track
-from ._custom_types import Key, Params
+from ._custom_types import Key, Params, Point
 from ._draws import check_dimensions, draw, Draws
 from ._family.base import AbstractFamily
 from ._host import conduct, History, Options, Run
 from ._loop.base import AbstractStop
-from ._loop.chunk import advance, observed_shapes, Problem, Progress
+from ._loop.chunk import advance, Problem, Progress
 from ._method.base import AbstractMethod, F, Recipe, State
 from ._misc import as_key, as_whole, float_dtype, Held, is_traced, is_tracer
 from ._named import named_method
 from ._objective.base import AbstractObjective
 from ._results import name_of, RESULTS
-from ._start import as_recipe, explain_start, restart, start
+from ._start import as_recipe, explain_start, find_point, restart, start
 from ._target import Target
 
 
@@ -316,23 +316,32 @@ def fit(
                 "`track` do work there."
             )
         return _fit_traced(problem, start_from, max_steps, throw=throw)
-    before, found = start(problem, start_from)
-    if not bool(found):
-        raise ValueError(explain_start(target, key))
-    empty = lambda x: np.zeros((0, *x.shape), x.dtype)
-    shapes = observed_shapes(problem, before.family)
-    history = History(
-        np.zeros(0, float_dtype(before.family)),
-        jax.tree.map(empty, shapes),
-        np.zeros(0, np.int32),
-    )
-    return conduct(Run(problem, before, history), max_steps, options, Fit)
+    run = _new_run(problem, start_from)
+    if not isinstance(start_from, AbstractFamily) and not run.begins_well():
+        # Looking for a point takes a program of its own, so only now.
+        point, found = find_point(key, target)
+        if not bool(found):
+            raise ValueError(explain_start(target, key))
+        run = _new_run(problem, start_from, point)
+    return conduct(run, max_steps, options, Fit)
+
+
+def _new_run(
+    problem: Problem, family: AbstractFamily | Recipe, point: Point | None = None
+) -> Run:
+    progress, tracked = start(problem, family, point)
+    losses = np.zeros(0, float_dtype(progress.family))
+    tracked = jax.tree.map(np.asarray, tracked)
+    return Run(problem, progress, History(losses, tracked, np.zeros(0, np.int32)))
 
 
 def _fit_traced(
     problem: Problem, family: AbstractFamily | Recipe, max_steps: int, *, throw: bool
 ) -> Fit:
-    before, found = start(problem, family)
+    point, found = None, jnp.array(True)
+    if not isinstance(family, AbstractFamily):
+        point, found = find_point(problem.key, problem.target)
+    before, _ = start(problem, family, point)
     num_records = max_steps // problem.track_every if problem.track else 0
     # Room for one at least, since the loop is compiled even if it is not entered.
     after, records = advance(

@@ -92,16 +92,19 @@ class Run:
             return _CAPACITY
         return min(_CAPACITY, self._num_records * self.problem.track_every)
 
+    def _advanced(self, num_steps: int) -> tuple[Progress, Records]:
+        length = jax.device_put(np.int32(num_steps))
+        return advance(self.problem, self.progress, length, _CAPACITY, self._num_records)
+
+    def begins_well(self) -> bool:
+        """Whether the first step is finite. (It is not kept.)"""
+        progress, _ = self._advanced(1)
+        return int(progress.num_skipped) == 0
+
     def advance(self, num_steps: int) -> None:
         """Make up to `num_steps` steps."""
         before = self.num_steps
-        progress, records = advance(
-            self.problem,
-            self.progress,
-            jax.device_put(np.int32(num_steps)),
-            _CAPACITY,
-            self._num_records,
-        )
+        progress, records = self._advanced(num_steps)
         # An interruption between these two lines leaves records of steps that do not
         # count yet; `losses` and `tracked` do not show them.
         self.history.append(records, before, int(progress.num_steps) - before)
@@ -227,7 +230,7 @@ def drive(
             seconds = time.perf_counter() - began
             # The first chunk compiles: its time says nothing.
             ideal = 10 if first else int(_SECONDS * size / max(seconds, 1e-9))
-            length, first = max(1, min(ideal, 10 * size)), False
+            length, first = max(1, ideal), False
             bar.update(run.num_steps - start, run.losses)
             between()
             if callback is not None and run.num_steps % callback_every == 0:

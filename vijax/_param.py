@@ -220,7 +220,7 @@ class ParamSpace(eqx.Module):
         with lenient_promotion():
             for name, transform in zip(self.names, self.transforms, strict=True):
                 part = parts[name].astype(self._dtype_within(transform))
-                value = transform(part)
+                value = jnp.asarray(transform(part))
                 log_det = transform.log_abs_det_jacobian(part, value)
                 params[name] = value.astype(x.dtype)
                 log_jacobian = log_jacobian + jnp.sum(log_det).astype(x.dtype)

@@ -10,12 +10,12 @@ import jax.lax as lax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, PyTree
 
 from ._custom_types import Key, Point
 from ._draws import check_dimensions
 from ._family.base import AbstractFamily
-from ._loop.chunk import begin, Problem, Progress
+from ._loop.chunk import begin, no_records, Problem, Progress
 from ._method.base import Recipe
 from ._misc import all_finite, closures_as_pytrees
 from ._target import Target
@@ -29,12 +29,14 @@ def _value_and_grad(target: Target, key: Key, x: Point) -> tuple[Array, Point]:
     return jax.value_and_grad(target.batch(key).log_density)(x)
 
 
+@eqx.filter_jit
 def find_point(key: Key, target: Target) -> tuple[Point, Bool[Array, ""]]:
     """A point where the log density and its gradient are finite, and whether it is one.
 
     The model's own starting point if that will do; else uniform draws from (-2, 2).
     """
     initial = target.model.initial()
+    key = jr.fold_in(jr.fold_in(key, 0), 1)
 
     def searching(loop) -> Bool[Array, ""]:
         _, found, tries = loop
@@ -66,18 +68,17 @@ def build(recipe: Recipe, loc: Point, target: Target) -> AbstractFamily:
 
 @eqx.filter_jit
 def start(
-    problem: Problem, family: AbstractFamily | Recipe
-) -> tuple[Progress, Bool[Array, ""]]:
-    """The progress before the first step, and whether it starts from a finite point.
+    problem: Problem, family: AbstractFamily | Recipe, point: Point | None = None
+) -> tuple[Progress, dict[str, PyTree[Array]]]:
+    """The progress before the first step, and empty records of the trackers.
 
-    A family that is given is taken as it is; a recipe is given a point found here.
+    A family that is given is taken as it is; a recipe is given `point`, or else the
+    model's own starting point.
     """
-    found = jnp.array(True)
     if not isinstance(family, AbstractFamily):
-        search_key = jr.fold_in(jr.fold_in(problem.key, 0), 1)
-        loc, found = find_point(search_key, problem.target)
+        loc = problem.target.model.initial() if point is None else point
         family = build(family, loc, problem.target)
-    return begin(problem, family), found
+    return begin(problem, family), no_records(problem, family, 0)
 
 
 @eqx.filter_jit

@@ -21,6 +21,8 @@ from .base import AbstractStop
 
 # After so many non-finite steps in a row nothing is to be hoped for.
 MAX_NONFINITE = 100
+# How many steps' keys are made at once.
+_BLOCK = 128
 
 
 class Problem(eqx.Module):
@@ -82,14 +84,25 @@ def begin(problem: Problem, family: AbstractFamily) -> Progress:
     )
 
 
-def _one_step(problem: Problem, old: Progress) -> tuple[Progress, Array]:
+def _keys(problem: Problem, num_steps: Int[Array, ""]) -> Key:
+    """The keys of the steps that follow `num_steps`.
+
+    Each comes from the step's own number, so that chunks and resuming change nothing.
+    They are made side by side, since one at a time costs more than a small step does.
+    """
+
+    def of_step(i):
+        key = jr.fold_in(problem.key, i)
+        return key if problem.target.minibatch is None else jr.split(key)
+
+    return jax.vmap(of_step)(num_steps + jnp.arange(1, _BLOCK + 1, dtype=jnp.int32))
+
+
+def _one_step(problem: Problem, old: Progress, key: Key) -> tuple[Progress, Array]:
     num_steps = old.num_steps + 1
-    # From the step's own number, so that chunks and resuming change nothing.
-    key = jr.fold_in(problem.key, num_steps)
     seen = problem.target
     if seen.minibatch is not None:
-        batch_key, key = jr.split(key)
-        seen = seen.batch(batch_key)
+        seen, key = seen.batch(key[0]), key[1]
     family, state, loss = problem.method.step(key, old.family, seen, old.state)
     if jax.tree.structure(family) != jax.tree.structure(old.family):
         raise ValueError(
@@ -147,21 +160,23 @@ def _observe(
     return out
 
 
-def observed_shapes(problem: Problem, family: AbstractFamily) -> dict[str, PyTree]:
-    """What the trackers return, as shapes."""
+def no_records(
+    problem: Problem, family: AbstractFamily, room: int
+) -> dict[str, PyTree[Array]]:
+    """Empty records of the trackers, with room for so many."""
     if not problem.track:
         return {}
     zero = jnp.zeros((), jnp.int32)
-    return eqx.filter_eval_shape(_observe, problem, family, zero)
+    shapes = eqx.filter_eval_shape(_observe, problem, family, zero)
+    return jax.tree.map(lambda x: jnp.zeros((room, *x.shape), x.dtype), shapes)
 
 
 def _empty(
     problem: Problem, progress: Progress, num_losses: int, num_records: int
 ) -> Records:
-    zeros = lambda x: jnp.zeros((num_records, *x.shape), x.dtype)
     return Records(
         losses=jnp.full(num_losses, jnp.nan, float_dtype(progress.family)),
-        tracked=jax.tree.map(zeros, observed_shapes(problem, progress.family)),
+        tracked=no_records(problem, progress.family, num_records),
         tracked_steps=jnp.zeros(num_records, jnp.int32),
         num_tracked=jnp.zeros((), jnp.int32),
     )
@@ -195,10 +210,17 @@ def advance(
         made = progress.num_steps - start
         return (made < num_steps) & ~progress.met & ~progress.failed
 
-    def body(loop):
+    def block(loop):
+        first = loop[0].num_steps
+        keys = _keys(problem, first)
+        within = lambda loop: running(loop) & (loop[0].num_steps - first < _BLOCK)
+        body = lambda loop: one_step(loop, keys[loop[0].num_steps - first])
+        return lax.while_loop(within, body, loop)
+
+    def one_step(loop, key: Key):
         arrays, records = loop
         old = eqx.combine(arrays, static)
-        new, loss = _one_step(problem, old)
+        new, loss = _one_step(problem, old, key)
         at = old.num_steps - start
         losses = records.losses.at[at].set(loss.astype(records.losses.dtype))
         records = eqx.tree_at(lambda r: r.losses, records, losses)
@@ -206,5 +228,5 @@ def advance(
         return eqx.filter(new, eqx.is_array), records
 
     empty = _empty(problem, progress, num_losses, num_records)
-    arrays, records = lax.while_loop(running, body, (arrays, empty))
+    arrays, records = lax.while_loop(running, block, (arrays, empty))
     return eqx.combine(arrays, static), records
