@@ -78,6 +78,44 @@ def test_an_optimizer_never_sees_an_infinite_gradient(optimizer, getkey):
     assert all(finite)
 
 
+def test_skipping_is_as_if_done_one_step_at_a_time(getkey):
+    key = getkey()
+    bad = [1, 4, 5, 6, 40, 128, 129, 130, 200, 250]
+    track = {"loc": lambda key, family, target: family.loc}
+    fit = faulty_fit(key, bad, "nan", max_steps=250, track=track, track_every=1)
+    method, family = fit.problem.method, vi.MeanField(jnp.zeros(3), scale=1.0)
+    state = method.init(key, family, fit.target)
+    step = eqx.filter_jit(method.step)
+    locs = []
+    for i in range(1, 251):
+        new = step(jr.fold_in(key, i), family, fit.target, state)
+        assert bool(jnp.isfinite(new[2])) == (i not in bad)
+        if i not in bad:
+            family, state, _ = new
+        locs.append(family.loc)
+    assert jnp.allclose(fit.family.loc, family.loc, rtol=1e-10)
+    assert jnp.allclose(fit.trackers["loc"], jnp.stack(locs), rtol=1e-10)
+    assert fit.tracked_steps.tolist() == list(range(1, 251))
+    assert (jnp.flatnonzero(~jnp.isfinite(fit.losses)) + 1).tolist() == bad
+    assert fit.num_skipped == len(bad)
+    # The same in pieces, and side by side.
+    pieces = faulty_fit(key, bad, "nan", max_steps=250, callbacks=id, callback_every=3)
+    assert eqx.tree_equal(pieces.progress, fit.progress)
+    many = eqx.filter_vmap(
+        lambda start: vi.fit(
+            diagonal_target(),
+            method,
+            vi.MeanField(start, scale=1.0),
+            key=key,
+            max_steps=250,
+            track=track,
+            track_every=1,
+        )
+    )(jnp.zeros((2, 3)))
+    assert jnp.allclose(many.trackers["loc"][1], jnp.stack(locs), rtol=1e-10)
+    assert many.num_skipped.tolist() == [len(bad)] * 2
+
+
 def test_a_hundred_in_a_row_end_the_run(getkey):
     key = getkey()
     bad = range(51, 400)

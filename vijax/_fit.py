@@ -14,8 +14,8 @@ from ._custom_types import Key, Params, Point
 from ._draws import check_dimensions, draw, Draws
 from ._family.base import AbstractFamily
 from ._host import conduct, History, Options, Run
-from ._loop.base import AbstractStop
-from ._loop.chunk import advance, Problem, Progress
+from ._loop.base import AbstractStop, Problem, Progress
+from ._loop.chunk import advance
 from ._method.base import AbstractMethod, F, Recipe, State
 from ._misc import as_key, as_whole, float_dtype, Held, is_traced, is_tracer
 from ._named import named_method
@@ -88,12 +88,12 @@ class Fit(eqx.Module, Generic[F]):
         return self.progress.state
 
     @property
-    def num_steps(self) -> Int[Array, ""]:
+    def num_steps(self) -> Int[Array, "..."]:
         """How many steps were made, skipped ones included."""
         return self.progress.num_steps
 
     @property
-    def num_skipped(self) -> Int[Array, ""]:
+    def num_skipped(self) -> Int[Array, "..."]:
         """How many of the steps were not finite, and so changed nothing."""
         return self.progress.num_skipped
 

@@ -11,7 +11,8 @@ from jaxtyping import PyTree
 
 from ._checkpoint import save
 from ._checks import check_callbacks, check_folder
-from ._loop.chunk import advance, MAX_NONFINITE, Problem, Progress, Records
+from ._loop.base import MAX_NONFINITE, Problem, Progress, Records
+from ._loop.chunk import advance
 from ._misc import as_whole
 from ._progress import ProgressBar
 from ._results import FitError, RESULTS
@@ -66,6 +67,7 @@ class Run:
         self.problem = problem
         self.progress = progress
         self.history = history
+        self.is_compiled = False
         sizes = [np.prod(x.shape[1:]) for x in jax.tree.leaves(history.tracked()[0])]
         self._num_records = int(np.clip(_RECORDED // max(sum(sizes), 1), 1, 1024))
 
@@ -94,7 +96,9 @@ class Run:
 
     def _advanced(self, num_steps: int) -> tuple[Progress, Records]:
         length = jax.device_put(np.int32(num_steps))
-        return advance(self.problem, self.progress, length, _CAPACITY, self._num_records)
+        out = advance(self.problem, self.progress, length, _CAPACITY, self._num_records)
+        self.is_compiled = True
+        return out
 
     def begins_well(self) -> bool:
         """Whether the first step is finite. (It is not kept.)"""
@@ -217,20 +221,20 @@ def drive(
     The member of `RESULTS` that says why the run ended. Exceptions of `callback` other
     than `StopIteration` and `KeyboardInterrupt` go through.
     """
-    start, end, length = run.num_steps, run.num_steps + num_steps, 1
-    first = True
+    start, end = run.num_steps, run.num_steps + num_steps
+    # The first call compiles: its time says nothing, and the rest should not wait.
+    length = 10 if run.is_compiled else 1
     bar = ProgressBar(num_steps, show=show)
     try:
         while run.num_steps < end:
             size = min(end - run.num_steps, length, run.longest)
             if callback is not None:
                 size = min(size, callback_every - run.num_steps % callback_every)
-            began = time.perf_counter()
+            began, was_compiled = time.perf_counter(), run.is_compiled
             run.advance(size)
             seconds = time.perf_counter() - began
-            # The first chunk compiles: its time says nothing.
-            ideal = 10 if first else int(_SECONDS * size / max(seconds, 1e-9))
-            length, first = max(1, ideal), False
+            ideal = int(_SECONDS * size / max(seconds, 1e-9))
+            length = max(1, ideal) if was_compiled else 10
             bar.update(run.num_steps - start, run.losses)
             between()
             if callback is not None and run.num_steps % callback_every == 0:

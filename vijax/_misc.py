@@ -1,4 +1,5 @@
 import contextlib
+import functools
 import operator
 import types
 from collections.abc import Callable, Iterator
@@ -29,8 +30,8 @@ def standard_normal_log_prob(z: Array) -> Scalar:
 def all_finite(tree: PyTree) -> Bool[Array, ""]:
     """Whether every floating-point entry of a pytree is finite."""
     leaves = jtu.tree_leaves(eqx.filter(tree, eqx.is_inexact_array))
-    finite = [jnp.all(jnp.isfinite(leaf)) for leaf in leaves]
-    return jnp.all(jnp.stack(finite)) if finite else jnp.array(True)
+    finite = (jnp.all(jnp.isfinite(leaf)) for leaf in leaves)
+    return functools.reduce(operator.and_, finite, jnp.array(True))
 
 
 def tree_where(condition: Bool[Array, ""], yes: T, no: T) -> T:

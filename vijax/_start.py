@@ -15,7 +15,8 @@ from jaxtyping import Array, Bool, PyTree
 from ._custom_types import Key, Point
 from ._draws import check_dimensions
 from ._family.base import AbstractFamily
-from ._loop.chunk import begin, no_records, Problem, Progress
+from ._loop.base import Problem, Progress
+from ._loop.chunk import begin, no_records
 from ._method.base import Recipe
 from ._misc import all_finite, closures_as_pytrees
 from ._target import Target

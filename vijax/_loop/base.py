@@ -1,9 +1,19 @@
 import abc
+from collections.abc import Callable
 
 import equinox as eqx
-from jaxtyping import Array, Bool, Int, PyTree, Scalar
+import jax
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PyTree, Scalar
 
+from .._custom_types import Key
 from .._family.base import AbstractFamily
+from .._method.base import AbstractMethod, State
+from .._target import Target
+
+
+# After so many non-finite steps in a row nothing is to be hoped for.
+MAX_NONFINITE = 100
 
 
 class AbstractStop(eqx.Module):
@@ -37,3 +47,46 @@ class AbstractStop(eqx.Module):
 
         The new memory, and whether to stop.
         """
+
+
+class Problem(eqx.Module):
+    """What stays the same throughout a run."""
+
+    target: Target
+    method: AbstractMethod
+    key: Key
+    stop: AbstractStop | None
+    track: dict[str, Callable]
+    track_every: int = eqx.field(static=True)
+
+
+class Progress(eqx.Module):
+    """What one step hands to the next: all that an exact resume needs."""
+
+    family: AbstractFamily
+    state: State
+    stop_state: PyTree
+    num_steps: Int[Array, ""]
+    num_skipped: Int[Array, ""]
+    num_nonfinite: Int[Array, ""]
+    met: Bool[Array, ""]
+
+    @property
+    def failed(self) -> Bool[Array, ""]:
+        """Whether too many steps in a row were not finite."""
+        return self.num_nonfinite >= MAX_NONFINITE
+
+    def cleared(self) -> "Progress":
+        """Ready to go on after a rule was met, or after a failure."""
+        get = lambda progress: (progress.met, progress.num_nonfinite)
+        new = jax.device_put((np.array(False), np.array(0, np.int32)))
+        return eqx.tree_at(get, self, new)
+
+
+class Records(eqx.Module):
+    """The losses of the steps and what the trackers saw. Only first entries count."""
+
+    losses: Float[Array, " steps"]
+    tracked: dict[str, PyTree[Array]]
+    tracked_steps: Int[Array, " records"]
+    num_tracked: Int[Array, ""]

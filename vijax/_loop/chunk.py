@@ -1,6 +1,5 @@
 """The one loop: a number of steps as one compiled program."""
 
-from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -8,64 +7,15 @@ import jax
 import jax.lax as lax
 import jax.numpy as jnp
 import jax.random as jr
-import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Int, PyTree
 
-from .._custom_types import Key
 from .._family.base import AbstractFamily
-from .._method.base import AbstractMethod, State
 from .._misc import all_finite, float_dtype, strengthen, tree_where
-from .._target import Target
-from .base import AbstractStop
+from .base import Problem, Progress, Records
 
 
-# After so many non-finite steps in a row nothing is to be hoped for.
-MAX_NONFINITE = 100
 # How many steps' keys are made at once.
 _BLOCK = 128
-
-
-class Problem(eqx.Module):
-    """What stays the same throughout a run."""
-
-    target: Target
-    method: AbstractMethod
-    key: Key
-    stop: AbstractStop | None
-    track: dict[str, Callable]
-    track_every: int = eqx.field(static=True)
-
-
-class Progress(eqx.Module):
-    """What one step hands to the next: all that an exact resume needs."""
-
-    family: AbstractFamily
-    state: State
-    stop_state: PyTree
-    num_steps: Int[Array, ""]
-    num_skipped: Int[Array, ""]
-    num_nonfinite: Int[Array, ""]
-    met: Bool[Array, ""]
-
-    @property
-    def failed(self) -> Bool[Array, ""]:
-        """Whether too many steps in a row were not finite."""
-        return self.num_nonfinite >= MAX_NONFINITE
-
-    def cleared(self) -> "Progress":
-        """Ready to go on after a rule was met, or after a failure."""
-        get = lambda progress: (progress.met, progress.num_nonfinite)
-        new = jax.device_put((np.array(False), np.array(0, np.int32)))
-        return eqx.tree_at(get, self, new)
-
-
-class Records(eqx.Module):
-    """The losses of the steps and what the trackers saw. Only first entries count."""
-
-    losses: Float[Array, " steps"]
-    tracked: dict[str, PyTree[Array]]
-    tracked_steps: Int[Array, " records"]
-    num_tracked: Int[Array, ""]
 
 
 def begin(problem: Problem, family: AbstractFamily) -> Progress:
@@ -84,11 +34,12 @@ def begin(problem: Problem, family: AbstractFamily) -> Progress:
     )
 
 
-def _keys(problem: Problem, num_steps: Int[Array, ""]) -> Key:
+def _keys(problem: Problem, num_steps: Int[Array, ""]) -> Array:
     """The keys of the steps that follow `num_steps`.
 
     Each comes from the step's own number, so that chunks and resuming change nothing.
     They are made side by side, since one at a time costs more than a small step does.
+    With batches of rows each is a pair: one for the rows, one for the step.
     """
 
     def of_step(i):
@@ -98,7 +49,10 @@ def _keys(problem: Problem, num_steps: Int[Array, ""]) -> Key:
     return jax.vmap(of_step)(num_steps + jnp.arange(1, _BLOCK + 1, dtype=jnp.int32))
 
 
-def _one_step(problem: Problem, old: Progress, key: Key) -> tuple[Progress, Array]:
+def _one_step(
+    problem: Problem, old: Progress, key: Array
+) -> tuple[Progress, Array, Bool[Array, ""]]:
+    """One step, its loss, and whether it is finite. If not, it must not be kept."""
     num_steps = old.num_steps + 1
     seen = problem.target
     if seen.minibatch is not None:
@@ -109,32 +63,30 @@ def _one_step(problem: Problem, old: Progress, key: Key) -> tuple[Progress, Arra
             f"`{type(problem.method).__name__}.step` must return a family of the "
             f"structure it was given, but {old.family} became {family}."
         )
-    finite = jnp.isfinite(loss) & all_finite(family)
-    family, state = tree_where(finite, (family, state), (old.family, old.state))
-    stop_state, met = old.stop_state, jnp.array(False)
+    stop_state, met = old.stop_state, old.met
     if problem.stop is not None:
         stop_state, met = problem.stop.update(stop_state, num_steps, loss, family)
-        stop_state = tree_where(finite, stop_state, old.stop_state)
     new = Progress(
         family=family,
         state=state,
         stop_state=stop_state,
         num_steps=num_steps,
-        num_skipped=old.num_skipped + (~finite).astype(jnp.int32),
-        num_nonfinite=jnp.where(finite, 0, old.num_nonfinite + 1),
-        met=met & finite,
+        num_skipped=old.num_skipped,
+        num_nonfinite=old.num_nonfinite,
+        met=met,
     )
-    return new, loss
+    cast = lambda new, old: new.astype(old.dtype) if eqx.is_array(old) else old
+    return jax.tree.map(cast, new, old), loss, jnp.isfinite(loss) & all_finite(family)
 
 
 def _track(
-    problem: Problem, progress: Progress, records: Records, capacity: int
+    problem: Problem, progress: Progress, records: Records, wanted: Bool[Array, ""]
 ) -> Records:
     if not problem.track:
         return records
 
     def record() -> Records:
-        at = jnp.minimum(records.num_tracked, capacity - 1)
+        at = jnp.minimum(records.num_tracked, records.tracked_steps.size - 1)
         seen = _observe(problem, progress.family, progress.num_steps)
         write = lambda buffer, value: buffer.at[at].set(value.astype(buffer.dtype))
         return Records(
@@ -145,7 +97,7 @@ def _track(
         )
 
     due = progress.num_steps % problem.track_every == 0
-    return lax.cond(due, record, lambda: records)
+    return lax.cond(wanted & due, record, lambda: records)
 
 
 def _observe(
@@ -202,31 +154,77 @@ def advance(
 
     The progress after these steps, and their records.
     """
-    arrays, static = eqx.partition(progress, eqx.is_array)
     start = progress.num_steps
+    static = eqx.filter(progress, eqx.is_array, inverse=True)
+    split = lambda progress: eqx.filter(progress, eqx.is_array)
+    join = lambda arrays: eqx.combine(arrays, static)
 
     def running(loop) -> Bool[Array, ""]:
-        progress = eqx.combine(loop[0], static)
-        made = progress.num_steps - start
-        return (made < num_steps) & ~progress.met & ~progress.failed
+        arrays, _, _ = loop
+        made = arrays.num_steps - start
+        return (made < num_steps) & ~arrays.met & ~arrays.failed
 
     def block(loop):
-        first = loop[0].num_steps
-        keys = _keys(problem, first)
-        within = lambda loop: running(loop) & (loop[0].num_steps - first < _BLOCK)
-        body = lambda loop: one_step(loop, keys[loop[0].num_steps - first])
-        return lax.while_loop(within, body, loop)
+        arrays, records, limit = loop
+        before = join(arrays)
+        keys = _keys(problem, before.num_steps)
+        last = jnp.minimum(before.num_steps + limit, start + num_steps)
 
-    def one_step(loop, key: Key):
-        arrays, records = loop
-        old = eqx.combine(arrays, static)
-        new, loss = _one_step(problem, old, key)
-        at = old.num_steps - start
-        losses = records.losses.at[at].set(loss.astype(records.losses.dtype))
-        records = eqx.tree_at(lambda r: r.losses, records, losses)
-        records = _track(problem, new, records, num_records)
-        return eqx.filter(new, eqx.is_array), records
+        def going(inner) -> Bool[Array, ""]:
+            arrays, _, finite = inner
+            return finite & (arrays.num_steps < last) & ~arrays.met
+
+        def step(inner):
+            arrays, records, _ = inner
+            key = keys[arrays.num_steps - before.num_steps]
+            new, loss, finite = _one_step(problem, join(arrays), key)
+            at = arrays.num_steps - start
+            losses = records.losses.at[at].set(loss.astype(records.losses.dtype))
+            records = eqx.tree_at(lambda r: r.losses, records, losses)
+            return split(new), _track(problem, new, records, finite), finite
+
+        inner = arrays, records, jnp.array(True)
+        arrays, records, finite = lax.while_loop(going, step, inner)
+        after, limit = _settle(before, join(arrays), finite)
+        if problem.track:
+            # A step that was skipped leaves the family as it was; recorded all the same.
+            skipped = after.num_skipped > before.num_skipped
+            records = _track(problem, after, _forget(records, after), skipped)
+        return split(after), records, limit
 
     empty = _empty(problem, progress, num_losses, num_records)
-    arrays, records = lax.while_loop(running, block, (arrays, empty))
-    return eqx.combine(arrays, static), records
+    loop = split(progress), empty, jnp.array(_BLOCK, jnp.int32)
+    arrays, records, _ = lax.while_loop(running, block, loop)
+    return join(arrays), records
+
+
+def _settle(
+    before: Progress, after: Progress, finite: Bool[Array, ""]
+) -> tuple[Progress, Int[Array, ""]]:
+    """What a block of steps comes to, and how long the next one may be.
+
+    To choose between the old and the new arrays at each step costs more than a small step
+    does. So a block is taken as a whole if all its steps were finite. If not, only its
+    last one was not, and it is done again without that one; or, if it was the only one,
+    it is skipped. At worst this doubles the work.
+    """
+    made = after.num_steps - before.num_steps
+    skip = ~finite & (made == 1)
+    kept = tree_where(finite, after, before)
+    one = skip.astype(jnp.int32)
+    get = lambda p: (p.num_steps, p.num_skipped, p.num_nonfinite)
+    counts = (
+        kept.num_steps + one,
+        kept.num_skipped + one,
+        jnp.where(finite, 0, before.num_nonfinite + one),
+    )
+    limit = jnp.where(finite | skip, _BLOCK, made - 1)
+    return eqx.tree_at(get, kept, counts), limit
+
+
+def _forget(records: Records, progress: Progress) -> Records:
+    """Without the records of steps that are to be done again."""
+    numbers = jnp.arange(records.tracked_steps.size, dtype=jnp.int32)
+    kept = (numbers < records.num_tracked) & (records.tracked_steps <= progress.num_steps)
+    num_tracked = jnp.sum(kept, dtype=jnp.int32)
+    return eqx.tree_at(lambda r: r.num_tracked, records, num_tracked)
