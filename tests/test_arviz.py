@@ -1,3 +1,6 @@
+import sys
+import warnings
+
 import arviz_stats
 import jax.numpy as jnp
 import numpy as np
@@ -69,3 +72,14 @@ def test_draws_of_a_family_alone_and_no_data(getkey):
     assert set(tree.children) == {"posterior", "sample_stats"}
     assert set(tree.attrs) >= {"elbo", "elbo_stderr"}
     assert "method" not in tree.attrs
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="ArviZ 1.x takes the tree")
+def test_the_older_umbrella_package_converts_it(fit, getkey):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # It announces its own refactoring.
+        import arviz  # pyright: ignore[reportMissingImports]
+    tree = vi.to_arviz(fit.draw(50, key=getkey()))
+    data = arviz.InferenceData.from_datatree(tree)
+    assert data.posterior["beta"].shape == (1, 50, 2)
+    assert data.sample_stats["log_p"].shape == (1, 50)
