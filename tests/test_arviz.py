@@ -1,5 +1,6 @@
 import sys
 import warnings
+from typing import Any
 
 import arviz_stats
 import jax.numpy as jnp
@@ -80,6 +81,6 @@ def test_the_older_umbrella_package_converts_it(fit, getkey):
         warnings.simplefilter("ignore")  # It announces its own refactoring.
         import arviz  # pyright: ignore[reportMissingImports]
     tree = vi.to_arviz(fit.draw(50, key=getkey()))
-    data = arviz.InferenceData.from_datatree(tree)
+    data: Any = arviz.InferenceData.from_datatree(tree)
     assert data.posterior["beta"].shape == (1, 50, 2)
     assert data.sample_stats["log_p"].shape == (1, 50)

@@ -341,7 +341,7 @@ def test_fits_of_many_data_sets_are_one_program(getkey):
     def means(y, keys):
         def one(y, key):
             target = vi.from_likelihood(log_prior, log_likelihood, {"mu": vi.Param()}, y)
-            fit = vi.fit(target, "advi", key=key, max_steps=3_000, throw=False)
+            fit = vi.fit(target, "advi", key=key, throw=False)
             return fit.mean["mu"]
 
         return jax.vmap(one)(y, keys)

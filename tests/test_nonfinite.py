@@ -2,6 +2,7 @@
 
 import equinox as eqx
 import jax
+import jax.lax as lax
 import jax.numpy as jnp
 import jax.random as jr
 import optax
@@ -62,6 +63,24 @@ def test_a_gradient_that_is_not_finite_is_skipped_too(getkey):
     )
     assert fit.num_skipped == 30
     assert eqx.tree_equal(fit.family, start)
+
+
+def test_an_infinite_gradient_under_a_finite_loss_does_not_enter(getkey):
+    def log_density(params):
+        x = params["x"]
+        # Where x > 0, a root of zero with slope one: its value is 0, its gradient inf.
+        inside = jnp.where(x > 0, x - lax.stop_gradient(x), 1.0)
+        return -0.5 * x**2 + jnp.where(x > 0, jnp.sqrt(inside), 0.0)
+
+    target = vi.from_log_density(log_density, {"x": vi.Param()})
+    start = vi.MeanField(jnp.zeros(1), scale=1.0)
+    # Of the sign of a gradient: infinities move it like any number.
+    method = vi.Descent(vi.ELBO(), optax.lion(0.1))
+    fit = vi.fit(target, method, start, key=getkey(), max_steps=40, progress=False)
+    assert 5 < fit.num_skipped < 40
+    finite = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(fit.state)]
+    assert all(finite)
+    assert int(jnp.sum(jnp.isnan(fit.losses))) == fit.num_skipped
 
 
 @pytest.mark.parametrize("optimizer", [optax.lion(0.1), optax.sgd(0.1), optax.adam(0.1)])

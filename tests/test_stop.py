@@ -34,7 +34,8 @@ def many(stop, make, getkey, num_series=100):
     return np.asarray(jax.vmap(lambda key: first_stop(stop, make(key)))(keys))
 
 
-@pytest.mark.parametrize("slope", [1.0, 0.01, 0.001, 5e-4])
+# The slowest improves by 0.22 noise standard deviations a window, 0.1 being none.
+@pytest.mark.parametrize("slope", [1.0, 0.01, 0.001, 2.2e-4])
 @pytest.mark.parametrize("sign", [1.0, -1.0], ids=["improving", "diverging"])
 def test_loss_convergence_never_fires_on_a_steady_trend(slope, sign, getkey):
     t = jnp.arange(20_000.0)

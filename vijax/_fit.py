@@ -355,4 +355,6 @@ def _fit_traced(
     result = RESULTS.where(after.failed, RESULTS.nonfinite, result)
     trackers = jax.tree.map(lambda x: x[:num_records], records.tracked)
     steps = records.tracked_steps[:num_records]
-    return Fit(problem, after, records.losses[:max_steps], trackers, steps, result)
+    made = jnp.arange(max_steps, dtype=jnp.int32) < after.num_steps
+    losses = jnp.where(made, records.losses[:max_steps], jnp.nan)
+    return Fit(problem, after, losses, trackers, steps, result)

@@ -42,14 +42,25 @@ def tree_where(condition: Bool[Array, ""], yes: T, no: T) -> T:
     return jax.tree.map(pick, yes, no)
 
 
+def is_number(leaf: Any) -> bool:
+    """Whether a leaf is an array, or a number that could be one."""
+    return eqx.is_array_like(leaf)
+
+
+def _strong(x: Any) -> Any:
+    if jnp.issubdtype(jnp.result_type(x), jax.dtypes.extended):
+        return x
+    return lax.convert_element_type(x, jnp.result_type(x))
+
+
 def strengthen(tree: T) -> T:
     """The same pytree with no weak types, which would cost a second compilation."""
+    return jax.tree.map(lambda x: _strong(x) if eqx.is_array(x) else x, tree)
 
-    def strong(x):
-        numeric = eqx.is_array(x) and not jnp.issubdtype(x.dtype, jax.dtypes.extended)
-        return lax.convert_element_type(x, x.dtype) if numeric else x
 
-    return jax.tree.map(strong, tree)
+def as_arrays(tree: PyTree) -> PyTree:
+    """The same pytree with arrays for numbers: a loop carries nothing else."""
+    return jax.tree.map(lambda x: _strong(x) if is_number(x) else x, tree)
 
 
 def float_dtype(tree: PyTree) -> np.dtype:
@@ -135,8 +146,8 @@ def tree_size(tree: PyTree) -> int:
 
 
 def _by_value(leaf: Any) -> Any:
-    """Numbers and words as they are, anything else by its identity."""
-    is_plain = isinstance(leaf, bool | int | float | str)
+    """Numbers, words and our functions as they are, anything else by its identity."""
+    is_plain = isinstance(leaf, bool | int | float | str | _Function)
     return (type(leaf), leaf) if is_plain else id(leaf)
 
 
@@ -147,6 +158,9 @@ class Held:
         self.tree = tree
         leaves, structure = jtu.tree_flatten(tree)
         self._identity = structure, tuple(_by_value(x) for x in leaves)
+
+    def __deepcopy__(self, memo: dict) -> "Held":
+        return self
 
     def __hash__(self):
         return hash(self._identity)
@@ -162,7 +176,11 @@ def _global_names(code: types.CodeType) -> set[str]:
 
 class _Function:
     """A function without its closure. Equal to another one of the same source that sees
-    the same globals."""
+    the same globals.
+
+    It is a leaf, and can be called as far as others look: Optax asks of a mask whether
+    it holds anything that can be.
+    """
 
     def __init__(self, fn: types.FunctionType):
         self.fn = fn
@@ -171,6 +189,12 @@ class _Function:
         self._seen = [fn.__globals__[name] for name in names]
         values = tuple(_by_value(value) for value in self._seen)
         self._identity = fn.__code__, fn.__qualname__, fn.__module__, values
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.fn(*args, **kwargs)
+
+    def __deepcopy__(self, memo: dict) -> "_Function":
+        return self
 
     def __hash__(self):
         return hash(self._identity)
@@ -191,7 +215,7 @@ def _content(cell: types.CellType) -> Any:
 
 
 class _Closure(eqx.Module):
-    fn: _Function = eqx.field(static=True)
+    fn: _Function
     defaults: Any
     keyword_defaults: Any
     contents: tuple

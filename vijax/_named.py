@@ -20,7 +20,7 @@ NAMES = ("auto", "advi", "fullrank_advi")
 
 def _adam() -> Any:
     # Never ends, so that a longer run goes on where a shorter one stopped.
-    schedule = lambda count: 0.1 / (1 + count / 1_000) ** 0.7
+    schedule = lambda count: 0.1 / (1 + count / 300)
     # A short memory of the gradient's size: the first steps, from far away, see gradients
     # a thousand times larger than the last ones, and must not slow these down.
     return optax.adam(schedule, b2=0.99)

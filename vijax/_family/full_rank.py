@@ -32,8 +32,9 @@ class FullRank(AbstractFamily):
 
     loc: Point
     log_diag: Point
-    # A matrix, although only what is below the diagonal counts: packing that into a
-    # vector costs a scatter at every draw.
+    # In units of the diagonal entry of its row, so that a step of an optimizer means the
+    # same on every scale. A matrix, although only what is below the diagonal counts:
+    # packing that into a vector costs a scatter at every draw.
     below: Float[Array, "dim dim"]
 
     def __init__(self, loc: ArrayLike, scale: ArrayLike = 0.1):
@@ -63,7 +64,7 @@ class FullRank(AbstractFamily):
                     "lower triangular. Pass e.g. `jnp.linalg.cholesky(covariance)`."
                 )
             self.log_diag = jnp.log(jnp.diagonal(tril))
-            self.below = jnp.tril(tril, -1)
+            self.below = jnp.tril(tril / jnp.diagonal(tril)[:, None], -1)
         else:
             check_scale(scale, self.dim)
             scale = jnp.asarray(scale, self.loc.dtype)
@@ -77,7 +78,8 @@ class FullRank(AbstractFamily):
     @property
     def tril(self) -> Float[Array, "dim dim"]:
         """The Cholesky factor of the covariance, of shape `(dim, dim)`."""
-        return jnp.tril(self.below, -1) + jnp.diag(jnp.exp(self.log_diag))
+        unit = jnp.tril(self.below, -1) + jnp.eye(self.dim, dtype=self.loc.dtype)
+        return jnp.exp(self.log_diag)[:, None] * unit
 
     @property
     def mean(self) -> Point:

@@ -10,12 +10,21 @@ import jax.random as jr
 from jaxtyping import Array, Bool, Int, PyTree
 
 from .._family.base import AbstractFamily
-from .._misc import all_finite, float_dtype, strengthen, tree_where
+from .._misc import (
+    all_finite,
+    as_arrays,
+    float_dtype,
+    is_number,
+    strengthen,
+    tree_where,
+)
 from .base import Problem, Progress, Records
 
 
 # How many steps' keys are made at once.
 _BLOCK = 128
+# A number that no method folds into the key of its step.
+_TRACKING = 0x7BAC
 
 
 def begin(problem: Problem, family: AbstractFamily) -> Progress:
@@ -25,8 +34,8 @@ def begin(problem: Problem, family: AbstractFamily) -> Progress:
     zero = jnp.zeros((), jnp.int32)
     return Progress(
         family=family,
-        state=strengthen(state),
-        stop_state=None if problem.stop is None else problem.stop.init(family),
+        state=as_arrays(state),
+        stop_state=None if problem.stop is None else as_arrays(problem.stop.init(family)),
         num_steps=zero,
         num_skipped=zero,
         num_nonfinite=zero,
@@ -49,6 +58,14 @@ def _keys(problem: Problem, num_steps: Int[Array, ""]) -> Array:
     return jax.vmap(of_step)(num_steps + jnp.arange(1, _BLOCK + 1, dtype=jnp.int32))
 
 
+def _check_same(what: str, old: PyTree, new: PyTree) -> None:
+    shapes = lambda tree: jax.tree.map(jnp.shape, eqx.filter(tree, is_number))
+    if not eqx.tree_equal(shapes(old), shapes(new)):
+        raise ValueError(
+            f"{what} of the structure and shapes it was given, but {old} became {new}."
+        )
+
+
 def _one_step(
     problem: Problem, old: Progress, key: Array
 ) -> tuple[Progress, Array, Bool[Array, ""]]:
@@ -58,14 +75,20 @@ def _one_step(
     if seen.minibatch is not None:
         seen, key = seen.batch(key[0]), key[1]
     family, state, loss = problem.method.step(key, old.family, seen, old.state)
-    if jax.tree.structure(family) != jax.tree.structure(old.family):
+    loss = jnp.asarray(loss)
+    step = f"`{type(problem.method).__name__}.step`"
+    if loss.shape != ():
         raise ValueError(
-            f"`{type(problem.method).__name__}.step` must return a family of the "
-            f"structure it was given, but {old.family} became {family}."
+            f"{step} must return a scalar loss, but its shape is {loss.shape}."
         )
+    _check_same(f"{step} must return a family", old.family, family)
+    _check_same(f"{step} must return a state", old.state, state)
     stop_state, met = old.stop_state, old.met
     if problem.stop is not None:
         stop_state, met = problem.stop.update(stop_state, num_steps, loss, family)
+        met = jnp.asarray(met)
+        update = f"`{type(problem.stop).__name__}.update`"
+        _check_same(f"{update} must return a memory", old.stop_state, stop_state)
     new = Progress(
         family=family,
         state=state,
@@ -75,8 +98,9 @@ def _one_step(
         num_nonfinite=old.num_nonfinite,
         met=met,
     )
+    finite = jnp.isfinite(loss) & all_finite(family)
     cast = lambda new, old: new.astype(old.dtype) if eqx.is_array(old) else old
-    return jax.tree.map(cast, new, old), loss, jnp.isfinite(loss) & all_finite(family)
+    return jax.tree.map(cast, as_arrays(new), old), loss, finite
 
 
 def _track(
@@ -104,7 +128,7 @@ def _observe(
     problem: Problem, family: AbstractFamily, num_steps: Int[Array, ""]
 ) -> dict[str, PyTree[Array]]:
     # Not the key of the step itself, so that tracking changes no fit.
-    key = jr.fold_in(jr.fold_in(problem.key, num_steps), 1)
+    key = jr.fold_in(jr.fold_in(problem.key, num_steps), _TRACKING)
     out = {}
     for i, (name, fn) in enumerate(problem.track.items()):
         value = fn(jr.fold_in(key, i), family, problem.target)
@@ -127,7 +151,7 @@ def _empty(
     problem: Problem, progress: Progress, num_losses: int, num_records: int
 ) -> Records:
     return Records(
-        losses=jnp.full(num_losses, jnp.nan, float_dtype(progress.family)),
+        losses=jnp.zeros(num_losses, float_dtype(progress.family)),
         tracked=no_records(problem, progress.family, num_records),
         tracked_steps=jnp.zeros(num_records, jnp.int32),
         num_tracked=jnp.zeros((), jnp.int32),

@@ -38,6 +38,10 @@ class LossConvergence(AbstractStop):
     improves or worsens steadily by some `tolerance` of its noise a window does not stop
     the run; nor does scaling or shifting the loss change anything.
 
+    It judges the loss and nothing else: a fit that creeps along below the noise of its
+    loss (parameters on very different scales, an improper posterior) is stopped too.
+    Look at [`vijax.pareto_khat`][].
+
     !!! Example
 
         ```python
@@ -77,7 +81,7 @@ class LossConvergence(AbstractStop):
     def init(self, family: AbstractFamily) -> _Memory:
         dtype = float_dtype(family)
         zero = jnp.zeros((), dtype)
-        empty = jnp.full(2 * _BLOCKS, jnp.nan, dtype)
+        empty = jnp.zeros(2 * _BLOCKS, dtype)
         count = jnp.zeros((), jnp.int32)
         return _Memory(count, zero, zero, zero, zero, empty, empty)
 
@@ -114,8 +118,8 @@ class LossConvergence(AbstractStop):
         change = jnp.abs(jnp.mean(means[_BLOCKS:]) - jnp.mean(means[:_BLOCKS]))
         noise = 0.5 * math.sqrt(math.pi) * jnp.mean(variations)
         error = 2 * noise * math.sqrt(2 / self.window)
-        # Until two windows have passed there are NaN here, and no comparison holds.
-        met = change + error <= self.tolerance * noise
+        enough = memory.num_losses >= 2 * self.window
+        met = enough & (change + error <= self.tolerance * noise)
         zero = jnp.zeros_like(memory.total)
         return _Memory(
             memory.num_losses,
