@@ -79,7 +79,7 @@ def test_draws_of_a_family_alone_and_no_data(getkey):
 def test_the_older_umbrella_package_converts_it(fit, getkey):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # It announces its own refactoring.
-        import arviz  # pyright: ignore[reportMissingImports]
+        import arviz
     tree = vi.to_arviz(fit.draw(50, key=getkey()))
     data: Any = arviz.InferenceData.from_datatree(tree)
     assert data.posterior["beta"].shape == (1, 50, 2)

@@ -138,7 +138,7 @@ at_once = {
     ),
     "params: a support": (
         lambda key: param(constraints.positive),
-        r"`params\['x'\]` must be a `vi\.Param` or an example array",
+        r"`params\['x'\]` is a support. Write `vi\.Param",
     ),
     "params: NaN example": (
         lambda key: param(np.array([1.0, np.nan])),
@@ -787,3 +787,23 @@ def test_khat_of_weights_that_are_not_finite(getkey):
     draws = vi.draw(vi.MeanField(jnp.zeros(1)), half, 100, key=getkey())
     with pytest.raises(ValueError, match=r"of 100 log weights are NaN.*supports"):
         vi.pareto_khat(draws)
+
+
+def test_a_support_is_not_a_parameter():
+    with pytest.raises(ValueError, match="is a support. Write `vi.Param"):
+        vi.from_log_density(density, {"x": constraints.positive})
+
+
+def test_a_table_would_lose_its_names():
+    class Table:
+        columns = ("x", "y")
+
+    with pytest.raises(ValueError, match="is a table.*to_numpy"):
+        vi.from_log_density(density, {"x": vi.Param()}, Table())
+
+
+@pytest.mark.parametrize("use", [vi.elbo, vi.pareto_khat, vi.to_arviz])
+def test_a_fit_is_not_draws(use, getkey):
+    run = fit(getkey(), max_steps=0)
+    with pytest.raises(ValueError, match="must be a `vi.Draws`, but it is a Fit"):
+        use(run)

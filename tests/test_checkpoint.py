@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from numpyro.distributions import constraints
 
 import vijax as vi
 
@@ -96,8 +97,15 @@ def test_writing_is_all_or_nothing(tmp_path, getkey, monkeypatch):
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        ({"family": vi.FullRank}, r"log_scale.* is float64\[3\] in the file, but absent"),
-        ({"method": vi.Averaging(method)}, "the method is Descent in the file, but Aver"),
+        ({"family": vi.FullRank}, "the family is MeanField in the file, but FullRank in"),
+        (
+            {"method": vi.Averaging(method)},
+            "file, but Averaging",
+        ),
+        (
+            {"method": vi.Descent(vi.StickTheLanding(), optax.adam(0.05))},
+            r"the method is Descent\(ELBO\) in the file, but Descent\(StickTheLanding\)",
+        ),
         ({"stop": None}, r"stop_state.* in the file, but absent in `like`"),
         ({"track": None}, r"'mean'.* in the file, but absent in `like`"),
         (
@@ -105,7 +113,7 @@ def test_writing_is_all_or_nothing(tmp_path, getkey, monkeypatch):
             r"state.* is .* in the file, but .* in `like`",
         ),
     ],
-    ids=["family", "method", "stop", "track", "optimizer"],
+    ids=["family", "method", "objective", "stop", "track", "optimizer"],
 )
 def test_a_file_that_does_not_match_is_refused(other, message, tmp_path, getkey):
     path = tmp_path / "fit"
@@ -121,6 +129,27 @@ def test_a_file_of_other_data_is_refused(tmp_path, getkey):
     like = vi.fit(target, method, key=getkey(), max_steps=0, progress=False)
     with pytest.raises(ValueError, match=r"`data\[0\]` is float64\[3\] in the file, but"):
         vi.load(path, like=like)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"m": vi.Param(), "t": vi.Param((), constraints.positive)}, "what the param"),
+        ({"m": vi.Param(), "s": vi.Param((), constraints.unit_interval)}, "how they are"),
+        ({"s": vi.Param(), "m": vi.Param((), constraints.positive)}, "what the param"),
+    ],
+    ids=["name", "support", "order"],
+)
+def test_a_file_of_another_model_is_refused(params, message, tmp_path, getkey):
+    def fit(params):
+        log_density = lambda params: -(params["m"] ** 2)
+        target = vi.from_log_density(log_density, params)
+        return vi.fit(target, method, key=getkey(), max_steps=3, progress=False)
+
+    path = tmp_path / "fit"
+    vi.save(path, fit({"m": vi.Param(), "s": vi.Param((), constraints.positive)}))
+    with pytest.raises(ValueError, match=f"does not match `like`: {message}"):
+        vi.load(path, like=fit(params))
 
 
 @pytest.mark.parametrize("damage", ["truncated", "text", "other"])

@@ -1,4 +1,5 @@
 import _thread
+import copy
 import threading
 import time
 from typing import Any
@@ -378,6 +379,96 @@ def test_a_failure_inside_jit(getkey):
 def test_what_needs_the_host_is_refused_inside_jit(bad, getkey):
     with pytest.raises(ValueError, match="inside"):
         jax.jit(lambda key: run(diagonal_target(), key=key, **bad).losses)(getkey())
+
+
+class Counting(vi.AbstractMethod):
+    """A method whose state is a Python number."""
+
+    def init(self, key, family, target):
+        return {"steps": 0}
+
+    def step(self, key, family, target, state):
+        return family, {"steps": state["steps"] + 1}, jnp.array(0.0)
+
+
+class Forgetful(Counting):
+    """A method that returns another state than it is given."""
+
+    def step(self, key, family, target, state):
+        return family, {"other": 0}, jnp.array(0.0)
+
+
+class AfterSeven(vi.AbstractStop):
+    """A rule whose memory is a Python number."""
+
+    def init(self, family):
+        return 0
+
+    def update(self, state, num_steps, loss, family):
+        return state + 1, state == 6
+
+
+def test_numbers_in_a_state_are_carried(getkey):
+    settings = {"method": Counting(), "key": getkey(), "max_steps": 50}
+    assert run(diagonal_target(), **settings).state["steps"] == 50
+    stopped = run(diagonal_target(), stop=AfterSeven(), **settings)
+    assert stopped.result == vi.RESULTS.converged
+    assert stopped.num_steps == 7
+
+
+def test_a_state_of_another_structure_is_refused(getkey):
+    with pytest.raises(ValueError, match="`Forgetful.step` must return a state of the"):
+        run(diagonal_target(), method=Forgetful(), key=getkey())
+
+
+def test_several_fits_in_one_say_so(getkey):
+    one = lambda key: run(diagonal_target(), key=key, max_steps=5)
+    many = eqx.filter_vmap(one)(jr.split(getkey(), 3))
+    uses = lambda f: f.mean, lambda f: f.draw(5, key=getkey()), lambda f: f.resume(5)
+    for use in uses:
+        with pytest.raises(ValueError, match="These are 3 fits in one"):
+            use(many)
+    means = eqx.filter_vmap(lambda f: f.mean["x"])(many)
+    assert means.shape == (3, DIM)
+
+
+def test_a_fit_prints_in_a_line(getkey):
+    fit = run(diagonal_target(), key=getkey(), max_steps=5)
+    assert repr(fit) == (
+        "Fit(family=MeanField of dim 3, result=max_steps, num_steps=5, num_skipped=0)"
+    )
+
+
+def test_a_fit_can_be_copied_and_passed_to_jit(getkey):
+    fit = copy.deepcopy(run(diagonal_target(), key=getkey(), max_steps=5))
+    traces = 0
+
+    @jax.jit
+    def mean(fit):
+        nonlocal traces
+        traces += 1
+        return fit.mean["x"]
+
+    assert jnp.array_equal(mean(fit), fit.mean["x"])
+    mean(fit)
+    assert traces == 1
+
+
+def test_a_tracker_written_anew_is_the_same(getkey):
+    traces = 0
+
+    def log_density(params):
+        nonlocal traces
+        traces += 1
+        return -0.5 * params["x"] ** 2
+
+    target = vi.from_log_density(log_density, {"x": vi.Param()})
+    counts = []
+    for _ in range(2):
+        track = {"std": lambda key, family, target: family.std}
+        run(target, key=getkey(), max_steps=20, track=track)
+        counts.append(traces)
+    assert counts[0] == counts[1]
 
 
 def test_max_steps_zero(getkey):

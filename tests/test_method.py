@@ -3,8 +3,10 @@ import functools
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 import optax
 import pytest
+from numpyro.distributions import constraints
 
 import vijax as vi
 
@@ -73,6 +75,35 @@ def test_auto_is_mean_field_in_many_dimensions(dim, family, getkey):
     assert type(fit.family) is family
 
 
+@pytest.mark.parametrize("num_coefficients", [4, 50])
+def test_auto_on_a_linear_regression(num_coefficients, getkey):
+    # The best Gaussian is known. Let v be the variance of log sigma, and R and nu the
+    # residual sum of squares and its degrees of freedom. As beta has the covariance
+    # inv(x' x) / E[sigma**-2], log sigma is best where E[sigma**-2] = nu / R, that is
+    # E[log sigma] = log(R / nu) / 2 + v; and v = 1 / (2 rows).
+    num_rows = 200
+    x = jr.normal(getkey(), (num_rows, num_coefficients))
+    y = x @ jr.normal(getkey(), (num_coefficients,)) + 0.7 * jr.normal(getkey(), (200,))
+    target = vi.from_likelihood(
+        lambda params: -jnp.log(params["sigma"]),
+        lambda params, rows: jax.scipy.stats.norm.logpdf(
+            rows["y"], rows["x"] @ params["beta"], params["sigma"]
+        ),
+        {"beta": vi.Param(num_coefficients), "sigma": vi.Param((), constraints.positive)},
+        {"x": x, "y": y},
+    )
+    fit = vi.fit(target, key=getkey(), progress=False)
+    beta, residual, _, _ = np.linalg.lstsq(np.asarray(x), np.asarray(y))
+    variance = residual.item() / (num_rows - num_coefficients)
+    log_sigma, log_sigma_std = 0.5 * np.log(variance), (2 * num_rows) ** -0.5
+    std = np.diagonal(np.linalg.inv(x.T @ x) * variance) ** 0.5
+    error = fit.mean["sigma"] - (log_sigma + log_sigma_std**2)
+    assert abs(error) < 0.2 * log_sigma_std
+    assert abs(np.log(fit.std["sigma"] / log_sigma_std)) < 0.05
+    assert np.all(np.abs(fit.mean["beta"] - beta) < 0.05 * std)
+    assert np.all(np.abs(np.log(fit.std["beta"] / std)) < 0.05)
+
+
 @pytest.mark.slow
 def test_names_converge_from_far_and_to_narrow(getkey):
     # Posterior standard deviations of 0.002, twenty units from the start.
@@ -111,8 +142,9 @@ def test_a_recipe_with_arguments(getkey):
         optax.lion(optax.exponential_decay(0.02, 200, 0.5)),
         optax.contrib.schedule_free_adamw(0.05),
         optax.adamax(0.05),
+        optax.adamw(0.05, mask=lambda params: jax.tree.map(lambda leaf: False, params)),
     ],
-    ids=["cosine", "chain", "inject", "lion", "schedule free", "adamax"],
+    ids=["cosine", "chain", "inject", "lion", "schedule free", "adamax", "masked"],
 )
 def test_any_optax_optimizer(optimizer, getkey):
     method = vi.Descent(vi.StickTheLanding(4), optimizer)

@@ -58,9 +58,8 @@ def test_a_gradient_that_is_not_finite_is_skipped_too(getkey):
     )
     start = vi.MeanField(jnp.ones(1), scale=1.0)
     method = vi.Descent(vi.ELBO(), optax.adam(0.05))
-    fit = vi.fit(
-        target, method, start, key=getkey(), max_steps=30, progress=False, throw=False
-    )
+    with pytest.warns(UserWarning, match="30 of 30 steps were not finite"):
+        fit = vi.fit(target, method, start, key=getkey(), max_steps=30, progress=False)
     assert fit.num_skipped == 30
     assert eqx.tree_equal(fit.family, start)
 
@@ -76,7 +75,8 @@ def test_an_infinite_gradient_under_a_finite_loss_does_not_enter(getkey):
     start = vi.MeanField(jnp.zeros(1), scale=1.0)
     # Of the sign of a gradient: infinities move it like any number.
     method = vi.Descent(vi.ELBO(), optax.lion(0.1))
-    fit = vi.fit(target, method, start, key=getkey(), max_steps=40, progress=False)
+    with pytest.warns(UserWarning, match="of 40 steps were not finite"):
+        fit = vi.fit(target, method, start, key=getkey(), max_steps=40, progress=False)
     assert 5 < fit.num_skipped < 40
     finite = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(fit.state)]
     assert all(finite)
@@ -91,7 +91,8 @@ def test_an_optimizer_never_sees_an_infinite_gradient(optimizer, getkey):
     )
     start = vi.MeanField(jnp.zeros(1), scale=1.0)
     method = vi.Descent(vi.ELBO(), optimizer)
-    fit = vi.fit(target, method, start, key=getkey(), max_steps=40, progress=False)
+    with pytest.warns(UserWarning, match="of 40 steps were not finite"):
+        fit = vi.fit(target, method, start, key=getkey(), max_steps=40, progress=False)
     assert 0 < fit.num_skipped < 40
     finite = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(fit.progress)]
     assert all(finite)
@@ -160,7 +161,8 @@ def test_a_hundred_in_a_row_end_the_run(getkey):
     )
     assert watched.num_steps == 150
     # Going on is allowed, and starts the count anew.
-    assert quiet.resume(60, progress=False).num_steps == 210
+    with pytest.warns(UserWarning, match="60 of 60 steps"):
+        assert quiet.resume(60, progress=False).num_steps == 210
 
 
 def test_the_message_names_the_parameter(getkey):
@@ -184,3 +186,24 @@ def test_a_start_outside_is_replaced_by_one_inside(getkey):
     start = vi.fit(target, key=getkey(), max_steps=0, progress=False)
     assert start.family.mean[0] > 0.1
     assert target.log_density(start.family.mean) > -jnp.inf
+
+
+def test_the_message_names_a_parameter_without_a_density(getkey):
+    target = vi.from_log_density(
+        lambda params: -0.5 * params["used"] ** 2, {"used": vi.Param(), "not": vi.Param()}
+    )
+    # Its scale grows by a factor of e each step, until it is no number.
+    method = vi.Descent(vi.ELBO(), optax.sgd(1.0))
+    with pytest.raises(vi.FitError, match="does not change with `not`: the posterior is"):
+        vi.fit(target, method, key=getkey(), progress=False)
+
+
+def test_nan_debugging_finds_nothing_in_a_healthy_run(getkey):
+    with jax.debug_nans(True):
+        vi.fit(
+            diagonal_target(),
+            key=getkey(),
+            max_steps=20,
+            stop=vi.LossConvergence(),
+            progress=False,
+        )

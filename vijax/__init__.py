@@ -1,4 +1,4 @@
-import importlib.metadata
+from importlib.metadata import version as _version
 
 from ._arviz import to_arviz as to_arviz
 from ._checkpoint import load as load, save as save
@@ -30,4 +30,4 @@ from ._results import FitError as FitError, RESULTS as RESULTS
 from ._target import AbstractModel as AbstractModel, Target as Target
 
 
-__version__ = importlib.metadata.version("vijax")
+__version__ = _version("vijax")

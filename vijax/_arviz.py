@@ -4,7 +4,7 @@ import jax.tree_util as jtu
 import numpy as np
 
 from ._diagnostic.elbo import elbo
-from ._draws import Draws
+from ._draws import check_draws, Draws
 
 
 def _named_arrays(data: Any) -> dict[str, np.ndarray]:
@@ -56,6 +56,7 @@ def to_arviz(
         posterior = vi.to_arviz(draws).posterior
         ```
     """
+    check_draws(draws)
     import arviz_base
 
     one_chain = lambda values: {k: np.asarray(v)[None] for k, v in values.items()}

@@ -2,11 +2,14 @@ import os
 from typing import Any, TypeVar
 
 import equinox as eqx
+import jax
 import jax.tree_util as jtu
 from jaxtyping import PyTree
+from numpyro.distributions.transforms import Transform
 
 from ._archive import read, write
 from ._checks import check_folder
+from ._method.base import label
 
 
 T = TypeVar("T")
@@ -17,10 +20,32 @@ def _parts(fit: Any) -> tuple[PyTree, PyTree, dict[str, str]]:
     problem = fit.problem
     fixed = eqx.filter((fit.progress, fit.result, problem.key), eqx.is_array)
     growing = (fit.losses, fit.trackers, fit.tracked_steps)
-    context = {"the method": type(problem.method).__name__}
+    target = problem.target
+    params = []
+
+    def look(x):  # Not at what `jax.eval_shape` returns, which has its names sorted.
+        params.extend(f"{k}{list(v.shape)}" for k, v in target.unravel(x).items())
+        return x
+
+    jax.eval_shape(look, target.model.initial())
+    supports = [type(t).__name__ for t in _transforms(target.model)]
+    rows = None if target.minibatch is None else target.minibatch.batch_size
+    context = {
+        "the method": label(problem.method),
+        "the family": type(fit.family).__name__,
+        "what the parameters are": ", ".join(params),
+        "how they are constrained": ", ".join(supports),
+        "the batch size": str(rows),
+    }
     for path, leaf in jtu.tree_flatten_with_path(problem.target.data)[0]:
         context[f"`data{jtu.keystr(path)}`"] = f"{leaf.dtype}{list(leaf.shape)}"
     return fixed, growing, context
+
+
+def _transforms(model: Any) -> list[Transform]:
+    is_transform = lambda leaf: isinstance(leaf, Transform)
+    leaves = jax.tree.leaves(model, is_leaf=is_transform)
+    return [leaf for leaf in leaves if is_transform(leaf)]
 
 
 def save(path: str | os.PathLike, fit: Any) -> None:
@@ -67,7 +92,7 @@ def load(path: str | os.PathLike, *, like: T) -> T:
     **Arguments:**
 
     - `path`: the file.
-    - `like`: a fit of the same target, method, family, stopping rule and trackers, which
+    - `like`: a fit of the same model, method, family, stopping rule and trackers, which
         supplies the data and the code. In a new process make one with
         `vi.fit(..., max_steps=0)`. Keyword only.
 

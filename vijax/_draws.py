@@ -146,6 +146,15 @@ def draw(
     return Draws(x, log_q, log_p, target, {} if origin is None else origin)
 
 
+def check_draws(draws: Any) -> None:
+    """Raise unless `draws` are some."""
+    if not isinstance(draws, Draws):
+        raise ValueError(
+            f"`draws` must be a `vi.Draws`, but it is a {type(draws).__name__}. Draw "
+            "first: `fit.draw(1_000, key=key)`."
+        )
+
+
 def check_dimensions(family: AbstractFamily, target: Target) -> None:
     """Raise unless `family` lives where `target` does."""
     if family.dim != target.dim:

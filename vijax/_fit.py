@@ -16,10 +16,17 @@ from ._family.base import AbstractFamily
 from ._host import conduct, History, Options, Run
 from ._loop.base import AbstractStop, Problem, Progress
 from ._loop.chunk import advance
-from ._method.base import AbstractMethod, F, Recipe, State
-from ._misc import as_key, as_whole, float_dtype, Held, is_traced, is_tracer
+from ._method.base import AbstractMethod, F, label, Recipe, State
+from ._misc import (
+    as_key,
+    as_whole,
+    float_dtype,
+    Held,
+    is_traced,
+    is_tracer,
+    same_function,
+)
 from ._named import named_method
-from ._objective.base import AbstractObjective
 from ._results import name_of, RESULTS
 from ._start import as_recipe, explain_start, find_point, restart, start
 from ._target import Target
@@ -66,6 +73,21 @@ class Fit(eqx.Module, Generic[F]):
         is_leaf = is_tracer if is_tracer(losses) else eqx.is_array
         self._arrays, rest = eqx.partition(problem, is_leaf)
         self._held = Held(rest)
+
+    def __repr__(self) -> str:
+        family = f"{type(self.family).__name__} of dim {self.family.dim}"
+        return (
+            f"Fit(family={family}, result={name_of(self.result)}, "
+            f"num_steps={self.num_steps}, num_skipped={self.num_skipped})"
+        )
+
+    def _check_single(self) -> None:
+        if self.num_steps.ndim > 0:
+            raise ValueError(
+                f"These are {self.num_steps.shape[0]} fits in one. Take one of them, "
+                "`jax.tree.map(lambda leaf: leaf[0], fits)`, or work on all of them "
+                "inside `eqx.filter_vmap`."
+            )
 
     @property
     def problem(self) -> Problem:
@@ -119,9 +141,10 @@ class Fit(eqx.Module, Generic[F]):
 
         A [`vijax.Draws`][].
         """
+        self._check_single()
         problem = self.problem
         origin = {
-            "method": _label(problem.method),
+            "method": label(problem.method),
             "family": type(self.family).__name__,
             "num_steps": self.num_steps,
             "result": name_of(self.result),
@@ -149,7 +172,7 @@ class Fit(eqx.Module, Generic[F]):
 
         - `max_steps`: how many further steps to make at most.
         - `method`: another method, or a name, to go on with: started afresh from the
-            present family. Keyword only.
+            present family, whose kind stays. Keyword only.
         - `stop`: another stopping rule, or `None` for none. Default: the same one, with
             its memory. Keyword only.
         - `callbacks`, `callback_every`, `progress`, `checkpoint`, `throw`: as in
@@ -164,11 +187,7 @@ class Fit(eqx.Module, Generic[F]):
         """
         if is_traced(self):
             raise ValueError("`resume` works on the host, not inside `jax.jit`.")
-        if self.num_steps.ndim > 0:
-            raise ValueError(
-                f"These are {self.num_steps.shape[0]} fits in one. Take one of them, "
-                "e.g. `jax.tree.map(lambda leaf: leaf[0], fits)`, and resume that."
-            )
+        self._check_single()
         max_steps = as_whole("max_steps", max_steps, 0)
         options = Options(
             callbacks=callbacks,
@@ -195,19 +214,13 @@ class Fit(eqx.Module, Generic[F]):
         return conduct(run, max_steps, options, Fit)
 
 
-def _label(part: AbstractMethod | AbstractObjective) -> str:
-    """The names of a method and of those inside it, e.g. "Averaging(Descent(ELBO))"."""
-    kinds = AbstractMethod | AbstractObjective
-    inside = [_label(x) for x in vars(part).values() if isinstance(x, kinds)]
-    return type(part).__name__ + (f"({', '.join(inside)})" if inside else "")
-
-
 @eqx.filter_jit
 def _moment(family: AbstractFamily, target: Target, name: str) -> Params:
     return target.unravel(getattr(family, name))
 
 
 def _by_name(fit: Fit, name: str) -> Params:
+    fit._check_single()
     if not hasattr(type(fit.family), name):
         raise ValueError(
             f"`{type(fit.family).__name__}` has no {name} in closed form. Estimate it "
@@ -289,7 +302,8 @@ def fit(
     max_steps = as_whole("max_steps", max_steps, 0)
     track_every = as_whole("track_every", track_every, 1)
     check_stop(stop)
-    track = check_track(track)
+    # A tracker written anew in each call, without a closure, is still the same one.
+    track = {k: same_function(fn) for k, fn in check_track(track).items()}
     options = Options(
         callbacks=callbacks,
         callback_every=callback_every,

@@ -2,6 +2,7 @@
 
 import os
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,6 +22,8 @@ from ._start import explain_failure
 
 # How often a checkpoint is written during a run, in seconds.
 _CHECKPOINT_SECONDS = 30.0
+# A larger part of skipped steps than this is worth a warning.
+_MANY_SKIPPED = 0.1
 # How long the device runs before the host looks in, and how many steps at most.
 _SECONDS = 0.1
 _CAPACITY = 2**16
@@ -189,12 +192,27 @@ def conduct(run: Run, num_steps: int, options: Options, make_fit: Callable) -> A
         raise FitError(
             f"{type(e).__name__} after {run.num_steps} steps: {e} The fit so far is the "
             "attribute `fit` of this error; go on with `error.fit.resume(max_steps)`.",
-            so_far(RESULTS.stopped),
+            so_far(RESULTS.failed),
         ) from e
+    if result is not RESULTS.nonfinite:
+        _warn_of_skipped(run, start_step)
     if options.throw and result is RESULTS.nonfinite:
         why = explain_failure(run.problem, run.progress)
         raise FitError(f"{RESULTS[result]} {why}", fit)
     return fit
+
+
+def _warn_of_skipped(run: Run, start_step: int) -> None:
+    """Say so if many steps changed nothing, which no mean or loss shows."""
+    made = run.num_steps - start_step
+    skipped = int(np.sum(~np.isfinite(run.losses[start_step:])))
+    if skipped >= 10 and skipped > _MANY_SKIPPED * made:
+        warnings.warn(
+            f"{skipped} of {made} steps were not finite and changed nothing: the log "
+            "density is not finite in part of where the family draws. The fit describes "
+            "the other part at best.",
+            stacklevel=4,
+        )
 
 
 def drive(
@@ -235,7 +253,8 @@ def drive(
             seconds = time.perf_counter() - began
             ideal = int(_SECONDS * size / max(seconds, 1e-9))
             length = max(1, ideal) if was_compiled else 10
-            bar.update(run.num_steps - start, run.losses)
+            skipped = int(run.progress.num_skipped)
+            bar.update(run.num_steps - start, run.losses, skipped)
             between()
             if callback is not None and run.num_steps % callback_every == 0:
                 callback()

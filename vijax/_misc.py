@@ -233,6 +233,12 @@ class _Closure(eqx.Module):
         return rebuilt(*args, **kwargs)
 
 
+def same_function(fn: Callable) -> Callable:
+    """`fn`, equal to another one of the same source if it closes over nothing."""
+    is_bare = isinstance(fn, types.FunctionType) and fn.__closure__ is None
+    return _Function(fn) if is_bare else fn
+
+
 def closures_as_pytrees(tree: PyTree) -> PyTree:
     """A copy of `tree` in which closures are pytrees of what they close over.
 

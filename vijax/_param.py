@@ -128,6 +128,11 @@ def _is_inside(initial: Any, support: Any, transform: Transform) -> bool:
 def _as_param(name: str, value: Any) -> tuple[Param, np.dtype | None]:
     if isinstance(value, Param):
         return value, None
+    if isinstance(value, constraints.Constraint):
+        raise ValueError(
+            f"`params[{name!r}]` is a support. Write `vi.Param(support=...)` around it, "
+            "with a shape unless it is a scalar."
+        )
     array = as_array(value)
     if array is None or array.dtype.kind in "OSU":
         raise ValueError(

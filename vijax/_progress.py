@@ -17,13 +17,17 @@ class ProgressBar:
 
                 self._bar = tqdm(total=total, unit="step", mininterval=0.0)
 
-    def update(self, done: int, losses: np.ndarray) -> None:
-        """Show that `done` steps of the total are made; `losses` are all losses yet."""
+    def update(self, done: int, losses: np.ndarray, skipped: int) -> None:
+        """Show that `done` steps of the total are made, and what became of them.
+
+        `losses` are all the losses yet; `skipped` of them were not finite.
+        """
         if self._bar is None:
             return
         average = average_loss(losses)
-        if not math.isnan(average):
-            self._bar.set_postfix_str(f"average loss {average:,.5g}", refresh=False)
+        parts = [] if math.isnan(average) else [f"average loss {average:,.5g}"]
+        parts += [f"{skipped} steps skipped"] if skipped else []
+        self._bar.set_postfix_str(", ".join(parts), refresh=False)
         self._bar.update(done - self._bar.n)
 
     def close(self) -> None:

@@ -21,7 +21,22 @@ class RESULTS(eqx.Enumeration):
         "family is the last good one. Usually the learning rate is too large, the start "
         "too wide, or the log density not finite inside the supports."
     )
+    failed = (
+        "An exception ended the run: it is the cause of the `vi.FitError`. Go on with "
+        "`error.fit.resume(max_steps)`."
+    )
     running = "The run has not ended."
+
+
+_NAMES = (
+    "converged",
+    "max_steps",
+    "stopped",
+    "interrupted",
+    "nonfinite",
+    "failed",
+    "running",
+)
 
 
 class FitError(Exception):
@@ -40,8 +55,7 @@ class FitError(Exception):
 
 
 def name_of(result: Any) -> str:
-    """The name of a member of `RESULTS`; "traced" inside somebody's `jax.jit`."""
+    """The name of a member of `RESULTS`, or "unknown" while it is not known which."""
     sentence = RESULTS[result]
-    names = ("converged", "max_steps", "stopped", "interrupted", "nonfinite", "running")
-    sentences = {RESULTS[getattr(RESULTS, name)]: name for name in names}
-    return sentences.get(sentence, sentence)
+    sentences = {RESULTS[getattr(RESULTS, name)]: name for name in _NAMES}
+    return sentences.get(sentence, "unknown")

@@ -100,19 +100,22 @@ def restart(
 
 @eqx.filter_jit
 def _look(target: Target, key: Key, family: AbstractFamily | None):
-    """Value, finiteness of the gradient by parameter, and place, at some points."""
+    """At some points: the value; by parameter, whether the gradient is finite, whether
+    it is zero everywhere, and the place."""
     if family is None:
         x = target.model.initial()[None]
     else:
         x = jax.vmap(family.sample)(jr.split(key, _LOOKS))
     value, grad = jax.vmap(lambda x: _value_and_grad(target, key, x))(x)
-    finite = jax.vmap(lambda g: jax.tree.map(all_finite, target.unravel(g)))(grad)
-    return value, finite, jax.vmap(target.unravel)(x)
+    grads = jax.vmap(target.unravel)(grad)
+    finite = jax.tree.map(jax.vmap(all_finite), grads)
+    flat = jax.tree.map(lambda g: jnp.all(g == 0), grads)
+    return value, finite, flat, jax.vmap(target.unravel)(x)
 
 
 def explain_start(target: Target, key: Key) -> str:
     """Why no starting point could be found, in words that name the parameters."""
-    value, finite, x = jax.tree.map(np.asarray, _look(target, key, None))
+    value, finite, _, x = jax.tree.map(np.asarray, _look(target, key, None))
     culprits = ", ".join(f"`{name}`" for name, ok in finite.items() if not ok.all())
     what = f"At the starting point the log density is {value[0]:.6g}"
     if culprits:
@@ -129,9 +132,20 @@ def explain_failure(problem: Problem, progress: Progress) -> str:
     """Which parameters a failed run stumbles over, from draws of its family."""
     key = jr.fold_in(problem.key, progress.num_steps)
     looks = _look(problem.target, key, progress.family)
-    value, finite, _ = jax.tree.map(np.asarray, looks)
+    value, finite, flat, _ = jax.tree.map(np.asarray, looks)
     bad = {name: int(np.sum(~ok)) for name, ok in finite.items() if not ok.all()}
     named = ", ".join(f"`{name}` ({count})" for name, count in bad.items())
+    unused = ", ".join(f"`{name}`" for name, is_flat in flat.items() if is_flat)
+    if unused:
+        return (
+            f"The log density does not change with {unused}: the posterior is improper, "
+            "and the family has no end to its growth. Give each parameter a prior."
+        )
+    if not bad and np.all(np.isfinite(value)):
+        return (
+            f"At {_LOOKS} draws from that family the log density and its gradient are "
+            "finite: it is the steps that are too large, or the posterior is improper."
+        )
     return (
         f"Of {_LOOKS} draws from that family, {int(np.sum(~np.isfinite(value)))} have a "
         "log density that is not finite; the gradient is not finite in "

@@ -57,6 +57,12 @@ def _as_data(data: Any) -> PyTree[Array]:
         name = f"data{jtu.keystr(path)}"
         if isinstance(leaf, jax.core.Tracer):
             return leaf
+        if hasattr(leaf, "columns"):
+            raise ValueError(
+                f"`{name}` is a table, of which only a matrix without names would be "
+                "left. Give its columns by name: "
+                "`{name: table[name].to_numpy() for name in table.columns}`."
+            )
         array = leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
         if array.dtype.kind in "OSU":
             raise ValueError(

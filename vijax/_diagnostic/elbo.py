@@ -1,7 +1,7 @@
 import equinox as eqx
 import jax.numpy as jnp
 
-from .._draws import Draws
+from .._draws import check_draws, Draws
 from .base import Estimate
 
 
@@ -23,7 +23,8 @@ def elbo(draws: Draws) -> Estimate:
 
     **Returns:**
 
-    An [`vijax.Estimate`][], in nats.
+    An [`vijax.Estimate`][], in nats. NaN or infinite if the log density is not finite at
+    some draw.
 
     **Raises:** `ValueError` for fewer than two draws.
 
@@ -41,6 +42,7 @@ def elbo(draws: Draws) -> Estimate:
         vi.elbo(draws).mean, vi.elbo(draws).stderr
         ```
     """
+    check_draws(draws)
     if len(draws) < 2:
         raise ValueError(
             "A standard error needs at least 2 draws, but there is only "

@@ -1,7 +1,8 @@
 import equinox as eqx
 import numpy as np
 
-from .._draws import Draws
+from .._draws import check_draws, Draws
+from .._misc import is_traced
 
 
 # The fewest draws for which the tail has the five that a fit needs.
@@ -63,6 +64,12 @@ def pareto_khat(draws: Draws) -> ParetoKhat:
         vi.pareto_khat(draws).mean
         ```
     """
+    check_draws(draws)
+    if is_traced(draws):
+        raise ValueError(
+            "`pareto_khat` calls ArviZ, on the host: not inside `jax.jit`, `jax.vmap` or "
+            "the like. Hand the draws out, and call it on them."
+        )
     log_p, log_q = np.asarray(draws.log_p), np.asarray(draws.log_q)
     if len(draws) < _FEWEST_DRAWS:
         raise ValueError(
@@ -74,8 +81,8 @@ def pareto_khat(draws: Draws) -> ParetoKhat:
     if bad:
         raise ValueError(
             f"{bad} of {len(draws)} log weights are NaN or infinite: the target has no "
-            "finite log density where the family draws. Check the supports of the "
-            "parameters."
+            "finite log density where the family draws. The fit is far off, or the "
+            "supports of the parameters are wrong."
         )
     spread = float(np.std(log_weights, ddof=1))
     # A difference of two rounded numbers is known no better than this.

@@ -1,6 +1,6 @@
 import abc
 from collections.abc import Callable
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import equinox as eqx
 from jaxtyping import PyTree, Scalar
@@ -8,12 +8,20 @@ from jaxtyping import PyTree, Scalar
 from .._custom_types import Key, Point
 from .._family.base import AbstractFamily
 from .._family.mean_field import MeanField
+from .._objective.base import AbstractObjective
 from .._target import Target
 
 
 F = TypeVar("F", bound=AbstractFamily)
 State: TypeAlias = PyTree
 Recipe: TypeAlias = Callable[[Point], AbstractFamily]
+
+
+def label(part: Any) -> str:
+    """The names of a method and of those inside it, e.g. "Averaging(Descent(ELBO))"."""
+    kinds = AbstractMethod | AbstractObjective
+    inside = [label(x) for x in vars(part).values() if isinstance(x, kinds)]
+    return type(part).__name__ + (f"({', '.join(inside)})" if inside else "")
 
 
 class AbstractMethod(eqx.Module):

@@ -12,8 +12,8 @@ class FixedDraws(AbstractObjective):
 
     A deterministic loss suits second-order optimizers: with [`vijax.ELBO`][] and
     `optax.lbfgs()` this is DADVI. What is minimized is a sample average, whose optimum
-    is a Monte Carlo error away from the truth; take many draws. Not for batches of
-    rows, which are random by themselves.
+    is a Monte Carlo error away from the truth; take many draws. Batches of rows make the
+    loss random again, and are not for such optimizers.
 
     **Reference:** Giordano, Ingram and Broderick (2024), *Black box variational
     inference with a deterministic objective*, [arXiv:2304.05527](
