@@ -3,7 +3,6 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.core
 import jax.numpy as jnp
 import jax.tree_util as jtu
 import numpy as np
@@ -11,6 +10,7 @@ from jaxtyping import Array, PyTree, Scalar
 
 from ._custom_types import Data, Key, Params, Point
 from ._minibatch import Minibatch
+from ._misc import is_tracer
 
 
 class AbstractModel(eqx.Module):
@@ -50,12 +50,20 @@ class AbstractModel(eqx.Module):
         of its rows if they come in batches."""
 
 
+def _count_nan(array: Array | np.ndarray) -> int:
+    # Where the data are: on an accelerator a look from the host would copy them all, and
+    # on the host a look by JAX would compile.
+    if isinstance(array, jax.Array) and any(d.platform != "cpu" for d in array.devices()):
+        return int(jax.jit(lambda x: jnp.sum(jnp.isnan(x)))(array))
+    return int(np.sum(np.isnan(array)))
+
+
 def _as_data(data: Any) -> PyTree[Array]:
     """The data as JAX arrays, or an error that says which leaf is wrong."""
 
     def convert(path, leaf):
         name = f"data{jtu.keystr(path)}"
-        if isinstance(leaf, jax.core.Tracer):
+        if is_tracer(leaf):
             return leaf
         if hasattr(leaf, "columns"):
             raise ValueError(
@@ -69,15 +77,12 @@ def _as_data(data: Any) -> PyTree[Array]:
                 f"`{name}` is not numeric: it is a {type(leaf).__name__} of dtype "
                 f"{array.dtype}. Give arrays of numbers (encode categories as integers)."
             )
-        # On an accelerator a look from the host would copy all of the data.
-        if jnp.issubdtype(array.dtype, jnp.inexact):
-            on_host = isinstance(array, np.ndarray) or array.is_fully_addressable
-            bad = int(np.sum(np.isnan(array))) if on_host else 0
-            if bad:
-                raise ValueError(
-                    f"`{name}` has {bad} NaN among its {array.size} entries. Drop or "
-                    "impute them, or put numbers in their place and pass a mask."
-                )
+        bad = _count_nan(array) if jnp.issubdtype(array.dtype, jnp.inexact) else 0
+        if bad:
+            raise ValueError(
+                f"`{name}` has {bad} NaN among its {array.size} entries. Drop or impute "
+                "them, or put numbers in their place and pass a mask."
+            )
         return jax.device_put(array) if isinstance(array, np.ndarray) else array
 
     return jtu.tree_map_with_path(convert, data)
