@@ -61,7 +61,7 @@ def by_vijax(workload: Workload, data):
 
 def by_pymc(workload: Workload, data):
     """`pm.fit`."""
-    import pymc as pm  # pyright: ignore[reportMissingImports]  # Extra `bench`.
+    import pymc as pm
 
     size = workload.batch_size
 
