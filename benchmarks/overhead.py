@@ -24,11 +24,9 @@ import vijax as vi
 LEARNING_RATE = 0.01
 
 
-def hand_written(workload: Workload):
-    """Mean-field ADVI on `workload` as one would write it for this model alone."""
+def unconstrained_log_density(workload: Workload):
+    """The log density of `workload` on unconstrained values, as one would write it."""
     transforms = {k: biject_to(p.support) for k, p in workload.params.items()}
-    shapes = {k: p.shape for k, p in workload.params.items()}
-    optimizer = optax.adam(LEARNING_RATE)
 
     def log_density(z, rows, weight):
         params = {k: t(z[k]) for k, t in transforms.items()}
@@ -38,6 +36,15 @@ def hand_written(workload: Workload):
         if workload.log_likelihood is not None:
             total += weight * jnp.sum(workload.log_likelihood(params, rows))
         return total
+
+    return log_density
+
+
+def hand_written(workload: Workload):
+    """Mean-field ADVI on `workload` as one would write it for this model alone."""
+    log_density = unconstrained_log_density(workload)
+    shapes = {k: p.shape for k, p in workload.params.items()}
+    optimizer = optax.adam(LEARNING_RATE)
 
     def negative_elbo(q, key, rows, weight):
         loc, log_scale = q

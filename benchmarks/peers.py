@@ -31,7 +31,7 @@ import optax
 from harness import arguments, finish, in_child, timed, warm_up
 from numpyro.infer import SVI, Trace_ELBO
 from numpyro.infer.autoguide import AutoNormal
-from overhead import hand_written, LEARNING_RATE
+from overhead import hand_written, LEARNING_RATE, unconstrained_log_density
 from workloads import Workload, WORKLOADS
 
 import vijax as vi
@@ -161,18 +161,9 @@ def by_blackjax(workload: Workload, data):
     import blackjax
 
     rows = jax.device_put(data)
-    transforms = {k: dist.biject_to(p.support) for k, p in workload.params.items()}
+    log_density = unconstrained_log_density(workload)
     start = {k: jnp.zeros(p.shape) for k, p in workload.params.items()}
     size = workload.batch_size
-
-    def log_density(z, rows, weight):
-        params = {k: t(z[k]) for k, t in transforms.items()}
-        total = workload.log_prior(params)
-        for k, t in transforms.items():
-            total += jnp.sum(t.log_abs_det_jacobian(z[k], params[k]))
-        if workload.log_likelihood is not None:
-            total += weight * jnp.sum(workload.log_likelihood(params, rows))
-        return total
 
     def build():
         optimizer = optax.adam(LEARNING_RATE)

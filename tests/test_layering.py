@@ -23,6 +23,7 @@ floors = (
     ("_checks", "_start", "_progress"),
     ("_checkpoint",),
     ("_host",),
+    ("_fit_result",),
     ("_fit",),
     ("__init__",),
     ("__main__",),

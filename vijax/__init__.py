@@ -12,7 +12,8 @@ from ._draws import draw as draw, Draws as Draws
 from ._family.base import AbstractFamily as AbstractFamily
 from ._family.full_rank import FullRank as FullRank
 from ._family.mean_field import MeanField as MeanField
-from ._fit import Fit as Fit, fit as fit
+from ._fit import fit as fit
+from ._fit_result import Fit as Fit
 from ._frontend.likelihood import from_likelihood as from_likelihood
 from ._frontend.log_density import from_log_density as from_log_density
 from ._loop.base import AbstractStop as AbstractStop

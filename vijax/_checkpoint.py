@@ -23,11 +23,11 @@ def _parts(fit: Any) -> tuple[PyTree, PyTree, dict[str, str]]:
     target = problem.target
     params = []
 
-    def look(x):  # Not at what `jax.eval_shape` returns, which has its names sorted.
-        params.extend(f"{k}{list(v.shape)}" for k, v in target.unravel(x).items())
-        return x
+    def look():  # Not at what `jax.eval_shape` returns, which has its names sorted.
+        parts = target.unravel(target.model.initial())
+        params.extend(f"{name}{list(part.shape)}" for name, part in parts.items())
 
-    jax.eval_shape(look, target.model.initial())
+    jax.eval_shape(look)
     supports = [type(t).__name__ for t in _transforms(target.model)]
     rows = None if target.minibatch is None else target.minibatch.batch_size
     context = {

@@ -42,11 +42,6 @@ def tree_where(condition: Bool[Array, ""], yes: T, no: T) -> T:
     return jax.tree.map(pick, yes, no)
 
 
-def is_number(leaf: Any) -> bool:
-    """Whether a leaf is an array, or a number that could be one."""
-    return eqx.is_array_like(leaf)
-
-
 def _strong(x: Any) -> Any:
     if jnp.issubdtype(jnp.result_type(x), jax.dtypes.extended):
         return x
@@ -60,7 +55,7 @@ def strengthen(tree: T) -> T:
 
 def as_arrays(tree: PyTree) -> PyTree:
     """The same pytree with arrays for numbers: a loop carries nothing else."""
-    return jax.tree.map(lambda x: _strong(x) if is_number(x) else x, tree)
+    return jax.tree.map(lambda x: _strong(x) if eqx.is_array_like(x) else x, tree)
 
 
 def float_dtype(tree: PyTree) -> np.dtype:

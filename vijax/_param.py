@@ -87,21 +87,22 @@ def _as_shape(shape: Any) -> tuple[int, ...]:
 
 
 def _find_transform(support: Any, shape: tuple[int, ...]) -> Transform:
+    unknown = ValueError(
+        f"NumPyro's `biject_to` has no transform from real numbers to the support "
+        f"{support!r}. Use a member of `numpyro.distributions.constraints`, such as "
+        "`constraints.positive`."
+    )
+    if not isinstance(support, constraints.Constraint) or support is constraints.complex:
+        raise unknown
     try:
-        if support.is_discrete:
-            raise ValueError(
-                f"The support {support} is discrete. Variational inference needs "
-                "continuous parameters: sum the discrete one out of the density."
-            )
-        if support is constraints.complex:
-            raise NotImplementedError
-        transform = biject_to(support)
-    except (AttributeError, NotImplementedError) as e:
+        transform = None if support.is_discrete else biject_to(support)
+    except NotImplementedError as e:
+        raise unknown from e
+    if transform is None:
         raise ValueError(
-            f"NumPyro's `biject_to` has no transform from real numbers to the support "
-            f"{support!r}. Use a member of `numpyro.distributions.constraints`, such as "
-            "`constraints.positive`."
-        ) from e
+            f"The support {support} is discrete. Variational inference needs continuous "
+            "parameters: sum the discrete one out of the density."
+        )
     misfit = f"A parameter of shape {shape} cannot have the support {support}"
     if len(shape) < support.event_dim:
         raise ValueError(f"{misfit}, which needs {support.event_dim} axes or more.")

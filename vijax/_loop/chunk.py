@@ -14,7 +14,6 @@ from .._misc import (
     all_finite,
     as_arrays,
     float_dtype,
-    is_number,
     strengthen,
     tree_where,
 )
@@ -59,7 +58,7 @@ def _keys(problem: Problem, num_steps: Int[Array, ""]) -> Array:
 
 
 def _check_same(what: str, old: PyTree, new: PyTree) -> None:
-    shapes = lambda tree: jax.tree.map(jnp.shape, eqx.filter(tree, is_number))
+    shapes = lambda tree: jax.tree.map(jnp.shape, eqx.filter(tree, eqx.is_array_like))
     if not eqx.tree_equal(shapes(old), shapes(new)):
         raise ValueError(
             f"{what} of the structure and shapes it was given, but {old} became {new}."

@@ -1,0 +1,224 @@
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, Literal
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Int, PyTree
+
+from ._checks import check_method, check_stop
+from ._custom_types import Key, Params
+from ._draws import draw, Draws
+from ._family.base import AbstractFamily
+from ._host import conduct, History, Options, Run
+from ._loop.base import AbstractStop, Problem, Progress
+from ._method.base import AbstractMethod, F, label, State
+from ._misc import (
+    as_whole,
+    Held,
+    is_traced,
+    is_tracer,
+)
+from ._named import named_method
+from ._results import name_of
+from ._start import restart
+from ._target import Target
+
+
+class Fit(eqx.Module, Generic[F]):
+    """What a run hands back: the fitted family, and all that it takes to go on.
+
+    **Attributes:**
+
+    - `losses`: the loss of each step, of shape `(num_steps,)`; NaN where the step was
+        skipped. Inside somebody's `jax.jit` its shape is `(max_steps,)`, NaN at the end.
+    - `trackers`: `{name: records}`, what each tracker saw; the leading axis runs over
+        the records.
+    - `tracked_steps`: after how many steps each record was made.
+    - `result`: why the run ended, a member of [`vijax.RESULTS`][]: compare with `==`,
+        or read the sentence `vi.RESULTS[fit.result]`.
+    """
+
+    progress: Progress
+    losses: Float[Array, " steps"]
+    trackers: dict[str, PyTree[Array]]
+    tracked_steps: Int[Array, " records"]
+    result: Any
+    _arrays: PyTree[Array]
+    _held: Held = eqx.field(static=True)
+
+    def __init__(
+        self,
+        problem: Problem,
+        progress: Progress,
+        losses: Float[Array, " steps"],
+        trackers: dict[str, PyTree[Array]],
+        tracked_steps: Int[Array, " records"],
+        result: Any,
+    ):
+        self.progress = progress
+        self.losses = losses
+        self.trackers = trackers
+        self.tracked_steps = tracked_steps
+        self.result = result
+        # Only arrays are leaves. And what a surrounding `jax.vmap` does not batch stays
+        # out of its outputs, or a thousand fits would hold the data a thousand times.
+        is_leaf = is_tracer if is_tracer(losses) else eqx.is_array
+        self._arrays, rest = eqx.partition(problem, is_leaf)
+        self._held = Held(rest)
+
+    def __repr__(self) -> str:
+        family = f"{type(self.family).__name__} of dim {self.family.dim}"
+        return (
+            f"Fit(family={family}, result={name_of(self.result)}, "
+            f"num_steps={self.num_steps}, num_skipped={self.num_skipped})"
+        )
+
+    def _check_single(self) -> None:
+        if self.num_steps.ndim > 0:
+            raise ValueError(
+                f"These are {self.num_steps.shape[0]} fits in one. Take one of them, "
+                "`jax.tree.map(lambda leaf: leaf[0], fits)`, or work on all of them "
+                "inside `eqx.filter_vmap`."
+            )
+
+    @property
+    def problem(self) -> Problem:
+        """The target, the method and the rest of what was asked for."""
+        return eqx.combine(self._arrays, self._held.tree)
+
+    @property
+    def target(self) -> Target:
+        """The target."""
+        return self.problem.target
+
+    @property
+    def family(self) -> F:
+        """The fitted family: after a failure, the last good one."""
+        return self.progress.family  # pyright: ignore[reportReturnType]  # As started.
+
+    @property
+    def state(self) -> State:
+        """The state of the method after the last step."""
+        return self.progress.state
+
+    @property
+    def num_steps(self) -> Int[Array, "..."]:
+        """How many steps were made, skipped ones included."""
+        return self.progress.num_steps
+
+    @property
+    def num_skipped(self) -> Int[Array, "..."]:
+        """How many of the steps were not finite, and so changed nothing."""
+        return self.progress.num_skipped
+
+    @property
+    def mean(self) -> Params:
+        """The family's mean on the unconstrained scale, by parameter."""
+        return _by_name(self, "mean")
+
+    @property
+    def std(self) -> Params:
+        """The family's standard deviations on the unconstrained scale, by parameter."""
+        return _by_name(self, "std")
+
+    def draw(self, num_draws: int, *, key: Key) -> Draws:
+        """Draw from the fitted family.
+
+        **Arguments:**
+
+        - `num_draws`: how many draws.
+        - `key`: randomness. Keyword only.
+
+        **Returns:**
+
+        A [`vijax.Draws`][].
+        """
+        self._check_single()
+        problem = self.problem
+        origin = {
+            "method": label(problem.method),
+            "family": type(self.family).__name__,
+            "num_steps": self.num_steps,
+            "result": name_of(self.result),
+        }
+        return draw(self.family, problem.target, num_draws, key=key, origin=origin)
+
+    def resume(
+        self,
+        max_steps: int = 10_000,
+        *,
+        method: AbstractMethod | str | None = None,
+        stop: AbstractStop | None | Literal["same"] = "same",
+        callbacks: Callable | Sequence[Callable] = (),
+        callback_every: int = 100,
+        progress: bool = True,
+        checkpoint: str | os.PathLike | None = None,
+        throw: bool = True,
+    ) -> "Fit[F]":
+        """Go on where this fit ended.
+
+        Without a new `method` or `stop`, a run of `a` steps resumed for `b` is one run
+        of `a + b` steps, bit for bit.
+
+        **Arguments:**
+
+        - `max_steps`: how many further steps to make at most.
+        - `method`: another method, or a name, to go on with: started afresh from the
+            present family, whose kind stays. Keyword only.
+        - `stop`: another stopping rule, or `None` for none. Default: the same one, with
+            its memory. Keyword only.
+        - `callbacks`, `callback_every`, `progress`, `checkpoint`, `throw`: as in
+            [`vijax.fit`][]. Keyword only.
+
+        **Returns:**
+
+        A [`vijax.Fit`][] of all the steps, old and new. This one is not changed.
+
+        **Raises:** as [`vijax.fit`][]; and `ValueError` inside `jax.jit`, or for several
+        fits in one.
+        """
+        if is_traced(self):
+            raise ValueError("`resume` works on the host, not inside `jax.jit`.")
+        self._check_single()
+        max_steps = as_whole("max_steps", max_steps, 0)
+        options = Options(
+            callbacks=callbacks,
+            callback_every=callback_every,
+            show=progress,
+            checkpoint=checkpoint,
+            throw=throw,
+        )
+        problem, before = self.problem, self.progress.cleared()
+        if stop != "same":
+            check_stop(stop)
+            problem = dataclasses.replace(problem, stop=stop)
+        if isinstance(method, str):
+            method, _ = named_method(method, self.target.dim)
+        if method is not None:
+            check_method(method)
+            problem = dataclasses.replace(problem, method=method)
+        if method is not None or stop != "same":
+            new = {"new_method": method is not None, "new_stop": stop != "same"}
+            before = restart(problem, before, **new)
+        made = int(self.num_steps)
+        tracked = jax.tree.map(np.asarray, (self.trackers, self.tracked_steps))
+        run = Run(problem, before, History(np.asarray(self.losses)[:made], *tracked))
+        return conduct(run, max_steps, options, Fit)
+
+
+@eqx.filter_jit
+def _moment(family: AbstractFamily, target: Target, name: str) -> Params:
+    return target.unravel(getattr(family, name))
+
+
+def _by_name(fit: Fit, name: str) -> Params:
+    fit._check_single()
+    if not hasattr(type(fit.family), name):
+        raise ValueError(
+            f"`{type(fit.family).__name__}` has no {name} in closed form. Estimate it "
+            "from draws, e.g. `fit.draw(1_000, key=key).x`."
+        )
+    return _moment(fit.family, fit.target, name)
