@@ -42,14 +42,33 @@ def correlated_target(loc, precision):
 # Every final class that vijax exports must be in one of these tables; the contract
 # tests then run on it. See `test_public.py`.
 families = {
+    "Particles": lambda: vi.Particles(
+        jnp.array([[1.0, 2.0, 3.0], [0.5, 2.2, 3.5], [1.6, 1.4, 2.6], [1.0, 2.5, 2.8]]),
+        bandwidth=jnp.array([0.3, 0.5, 0.4]),
+    ),
     "FullRank": lambda: vi.FullRank(
         jnp.arange(1.0, DIM + 1),
         jnp.array([[0.5, 0.0, 0.0], [0.2, 0.4, 0.0], [-0.1, 0.3, 0.6]]),
     ),
     "MeanField": lambda: vi.MeanField(jnp.arange(1.0, DIM + 1), jnp.array(0.5)),
 }
-objectives = {
+# Objectives whose value is the negative ELBO, and in which settings.
+elbos = {
     "ELBO": lambda key: vi.ELBO(num_draws=2_000),
+    "ELBO, antithetic": lambda key: vi.ELBO(num_draws=2_000, antithetic=True),
     "FixedDraws": lambda key: vi.FixedDraws(vi.ELBO(num_draws=2_000), key),
     "StickTheLanding": lambda key: vi.StickTheLanding(num_draws=2_000),
+}
+# Objectives of another value have tests of their own.
+others = {"SteinForce": lambda key: vi.SteinForce(num_draws=50)}
+objectives = elbos | others
+kernels = {
+    "RBF": lambda: vi.RBF(),
+    "RBF, fixed": lambda: vi.RBF(bandwidth=0.7),
+    "IMQ": lambda: vi.IMQ(),
+    "IMQ, fixed": lambda: vi.IMQ(bandwidth=2.0, exponent=-0.3),
+    "LinearKernel": lambda: vi.LinearKernel(),
+    "MixtureKernel": lambda: vi.MixtureKernel(
+        [vi.RBF(), vi.IMQ(1.5), vi.LinearKernel()], weights=[0.5, 2.0, 0.1]
+    ),
 }

@@ -292,7 +292,7 @@ at_once = {
     ),
     "with_data: fewer rows than a batch": (
         lambda key: likelihood(batch_size=5).with_data(np.ones(3)),
-        "`batch_size` is 5.*3 rows",
+        r"`batch_size` is 5.*length 3 \(rows.*from 1 to 3",
     ),
     # Batches.
     "batch_size: zero": (
@@ -305,7 +305,7 @@ at_once = {
     ),
     "batch_size: too large": (
         lambda key: likelihood(batch_size=11),
-        "`batch_size` is 11.*10 rows.*from 1 to 10",
+        r"`batch_size` is 11.*length 10 \(rows.*from 1 to 10",
     ),
     "batch_size: boolean": (
         lambda key: likelihood(batch_size=True),
@@ -321,7 +321,7 @@ at_once = {
     ),
     "with_batch_size: too large": (
         lambda key: likelihood().with_batch_size(11),
-        "`batch_size` is 11.*10 rows",
+        r"`batch_size` is 11.*length 10 \(rows",
     ),
     "with_batch_size: float": (
         lambda key: likelihood().with_batch_size(2.0),
@@ -354,6 +354,135 @@ at_once = {
     "StickTheLanding: boolean": (
         lambda key: vi.StickTheLanding(num_draws=True),
         "`num_draws` must be a whole number of at least 1.*True",
+    ),
+    "ELBO: odd pairs": (
+        lambda key: vi.ELBO(3, antithetic=True),
+        "pairs.*`num_draws` must be even.*3",
+    ),
+    "ELBO: antithetic is a word": (
+        lambda key: vi.ELBO(4, antithetic="no"),
+        "`antithetic` must be True or False.*'no'",
+    ),
+    "SteinForce: no draws": (
+        lambda key: vi.SteinForce(0),
+        "`num_draws` must be a whole number of at least 1.*0",
+    ),
+    "SteinForce: kernel": (
+        lambda key: vi.SteinForce(kernel=vi.RBF),
+        r"`kernel` must be a kernel such as `vi\.RBF\(\)`.*function",
+    ),
+    "SteinForce: temperature": (
+        lambda key: vi.SteinForce(temperature=0),
+        "`temperature` must be positive and finite.*0",
+    ),
+    "SVGD: the optimizer first": (
+        lambda key: vi.SVGD(optax.adam(0.1)),
+        r"`kernel` must be a kernel such as `vi\.RBF\(\)`.*GradientTransformation",
+    ),
+    "SVGD: optimizer": (
+        lambda key: vi.SVGD(optimizer=0.1),
+        "`optimizer` must be an Optax optimizer.*0.1",
+    ),
+    "SVGD: no particles": (
+        lambda key: vi.SVGD(num_particles=0),
+        "`num_particles` must be a whole number of at least 1.*0",
+    ),
+    "SVGD: half a particle": (
+        lambda key: vi.SVGD(num_particles=2.5),
+        "`num_particles` must be a whole number of at least 1.*2.5",
+    ),
+    "SVGD: negative jitter": (
+        lambda key: vi.SVGD(jitter=-1),
+        "`jitter` must be finite and not negative.*-1",
+    ),
+    "SVGD: jitter is NaN": (
+        lambda key: vi.SVGD(jitter=np.nan),
+        "`jitter` must be finite and not negative.*nan",
+    ),
+    "SVGD: jitter is a word": (lambda key: vi.SVGD(jitter="a"), "`jitter` must be.*'a'"),
+    "SVGD: temperature": (
+        lambda key: vi.SVGD(temperature=np.inf),
+        "`temperature` must be positive and finite.*inf",
+    ),
+    "SVGD: temperature is a word": (
+        lambda key: vi.SVGD(temperature="hot"),
+        "`temperature` must be.*'hot'",
+    ),
+    "BirthDeath: an objective": (
+        lambda key: vi.BirthDeath(vi.SteinForce()),
+        r"`method` must be a method such as `vi\.SVGD\(\)`.*SteinForce",
+    ),
+    "BirthDeath: every": (
+        lambda key: vi.BirthDeath(vi.SVGD(), every=0),
+        "`every` must be a whole number of at least 1.*0",
+    ),
+    "RBF: bandwidth zero": (
+        lambda key: vi.RBF(0.0),
+        "`bandwidth` must be a positive number.*0.0",
+    ),
+    "RBF: bandwidth infinite": (
+        lambda key: vi.RBF(np.inf),
+        "`bandwidth` must be a positive number.*inf",
+    ),
+    "RBF: bandwidth is a word": (
+        lambda key: vi.RBF("median"),
+        "`bandwidth` must be a positive number.*'median'",
+    ),
+    "RBF: two bandwidths": (
+        lambda key: vi.RBF([1.0, 2.0]),
+        r"`bandwidth` must be a positive number.*\[1.0, 2.0\]",
+    ),
+    "IMQ: bandwidth negative": (
+        lambda key: vi.IMQ(-1.0),
+        "`bandwidth` must be a positive number.*-1.0",
+    ),
+    "IMQ: exponent positive": (
+        lambda key: vi.IMQ(exponent=0.5),
+        "`exponent` must be between -1 and 0.*0.5",
+    ),
+    "IMQ: exponent -1": (
+        lambda key: vi.IMQ(exponent=-1),
+        "`exponent` must be between -1 and 0.*-1",
+    ),
+    "IMQ: exponent is a word": (
+        lambda key: vi.IMQ(exponent="a"),
+        "`exponent` must be between -1 and 0.*'?a'?",
+    ),
+    "MixtureKernel: no kernel": (
+        lambda key: vi.MixtureKernel([]),
+        "at least one kernel",
+    ),
+    "MixtureKernel: no list": (
+        lambda key: vi.MixtureKernel(vi.RBF()),
+        "`kernels`",
+    ),
+    "MixtureKernel: something else": (
+        lambda key: vi.MixtureKernel([vi.RBF(), 3.0]),
+        r"`kernel` must be a kernel such as `vi\.RBF\(\)`.*3.0",
+    ),
+    "MixtureKernel: number of weights": (
+        lambda key: vi.MixtureKernel([vi.RBF(), vi.IMQ()], [1.0]),
+        "2 kernels and 1 weights.*one weight for each",
+    ),
+    "MixtureKernel: negative weight": (
+        lambda key: vi.MixtureKernel([vi.RBF(), vi.IMQ()], [1.0, -1.0]),
+        r"`weights` must be positive.*-1.0",
+    ),
+    "MixtureKernel: infinite weight": (
+        lambda key: vi.MixtureKernel([vi.RBF(), vi.IMQ()], [np.inf, 1.0]),
+        r"`weights` must be positive.*inf",
+    ),
+    "to_particles: no target": (
+        lambda key: vi.to_particles({"x": np.ones((3, 2))}, density),
+        r"`target` must be a `vi\.Target`.*function",
+    ),
+    "to_particles: no samples": (
+        lambda key: vi.to_particles(np.ones((3, 2)), target()),
+        "`samples` must be a dictionary.*ArviZ.*ndarray",
+    ),
+    "expectation: no draws": (
+        lambda key: vi.expectation({"x": np.ones(3)}, lambda params: params["x"]),
+        r"`draws` must be a `vi\.Draws`.*dict",
     ),
     "Descent: objective": (
         lambda key: vi.Descent(vi.ELBO, optax.adam(0.1)),
@@ -414,7 +543,7 @@ at_once = {
     ),
     "fit: unknown method": (
         lambda key: fit(key, method="nuts"),
-        "no method called 'nuts'.*auto, advi, fullrank_advi",
+        "no method called 'nuts'.*auto, advi, fullrank_advi, svgd, asvgd",
     ),
     "fit: method is an objective": (
         lambda key: fit(key, method=vi.ELBO()),
@@ -605,6 +734,50 @@ on_the_way = {
     "MeanField: a matrix of scales": (
         lambda key: vi.MeanField(jnp.zeros(2), jnp.ones((2, 2))),
         r"`scale`.*\(2, 2\).*\(2,\)",
+    ),
+    "Particles: a vector": (
+        lambda key: vi.Particles(jnp.zeros(3)),
+        r"`x` must be a matrix.*\(particles, dim\).*\(3,\)",
+    ),
+    "Particles: none": (
+        lambda key: vi.Particles(jnp.zeros((0, 3))),
+        r"`x` must be a matrix.*\(0, 3\)",
+    ),
+    "Particles: integers": (
+        lambda key: vi.Particles([[1, 2], [3, 4]]),
+        r"`x` must be a matrix of floating-point.*int64",
+    ),
+    "Particles: bandwidth zero": (
+        lambda key: vi.Particles(jnp.ones((3, 2)), bandwidth=0.0),
+        "`bandwidth`.*positive.*0.0",
+    ),
+    "Particles: length of the bandwidths": (
+        lambda key: vi.Particles(jnp.ones((3, 2)), bandwidth=jnp.ones(3)),
+        r"`bandwidth`.*\(3,\).*\(2,\)",
+    ),
+    "Particles: NaN as a start": (
+        lambda key: fit(key, method=vi.SVGD(), family=vi.Particles([[0.0, np.nan]])),
+        r"`family\.x` has entries that are NaN",
+    ),
+    "SVGD: dim": (
+        lambda key: fit(key, method=vi.SVGD(), family=vi.Particles(jnp.ones((3, 3)))),
+        "`family` has 3 coordinates but `target` has 2",
+    ),
+    "SVGD: a kernel that returns a vector": (
+        lambda key: fit(key, method=vi.SVGD(kernel=lambda x, y: x * y)),
+        r"`kernel` must.*scalar.*\(2,\)",
+    ),
+    # There is no objective along whose values a line could be searched.
+    "SVGD: a line search": (
+        lambda key: fit(key, method=vi.SVGD(optimizer=optax.lbfgs())),
+        "`?optimizer`?|line search",
+    ),
+    "expectation: one draw": (
+        lambda key: vi.expectation(
+            vi.draw(vi.MeanField(jnp.zeros(2)), target(), 1, key=key),
+            lambda params: params["x"],
+        ),
+        "at least 2 draws.*only 1",
     ),
     "data: NaN in an array of JAX": (
         lambda key: likelihood({"y": jnp.array([1.0, jnp.nan])}),
@@ -802,7 +975,10 @@ def test_a_table_would_lose_its_names():
         vi.from_log_density(density, {"x": vi.Param()}, Table())
 
 
-@pytest.mark.parametrize("use", [vi.elbo, vi.pareto_khat, vi.to_arviz])
+first_mean = lambda draws: vi.expectation(draws, lambda params: params["x"])
+
+
+@pytest.mark.parametrize("use", [vi.elbo, vi.pareto_khat, vi.to_arviz, first_mean])
 def test_a_fit_is_not_draws(use, getkey):
     run = fit(getkey(), max_steps=0)
     with pytest.raises(ValueError, match="must be a `vi.Draws`, but it is a Fit"):

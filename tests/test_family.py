@@ -52,6 +52,9 @@ def test_closed_form_moments_are_those_of_draws(make, getkey):
     size = jnp.outer(family.std, family.std)
     error = jnp.abs(jnp.cov(x.T) - family.covariance)
     assert jnp.all(error < 5 * size * (2 / n) ** 0.5)
+    if isinstance(family, vi.Particles):  # The entropy of a mixture has no closed form.
+        assert not hasattr(family, "entropy")
+        return
     stderr = jnp.std(log_q) / n**0.5
     assert abs(jnp.mean(-log_q) - family.entropy) < 5 * stderr
 
@@ -79,3 +82,33 @@ def test_parameters_keep_the_dtype_of_the_location(family):
     leaves = jax.tree.leaves(family(jnp.zeros(2, jnp.float32), scale=0.3))
     assert {leaf.dtype for leaf in leaves} == {jnp.dtype("float32")}
     assert not any(leaf.weak_type for leaf in leaves)
+
+
+@pytest.mark.parametrize("name", ["MeanField", "FullRank"])
+def test_the_mirror_image_of_a_draw_is_as_likely_and_moves_with_it(name, getkey):
+    family, x = families[name](), jr.normal(getkey(), (DIM,))
+    image = family.mirror(x)
+    assert tree_allclose((x + image) / 2, family.mean)
+    assert tree_allclose(family.log_prob(image), family.log_prob(x))
+    # Both images follow the location, and the scale in opposite directions.
+    key = getkey()
+    path = lambda family: family.mirror(family.sample(key))
+    moved = eqx.tree_at(lambda family: family.loc, family, family.loc + 1.0)
+    assert tree_allclose(path(moved), path(family) + 1.0)
+    assert tree_allclose(path(family), 2 * family.mean - family.sample(key))
+
+
+def test_a_family_without_a_center_has_no_mirror(getkey):
+    with pytest.raises(ValueError, match="`Particles` has no center.*antithetic=False"):
+        families["Particles"]().mirror(jnp.zeros(DIM))
+    target = vi.from_log_density(
+        lambda params: -jnp.sum(params["x"] ** 2), {"x": jnp.ones(DIM)}
+    )
+    with pytest.raises(ValueError, match="`Particles` has no center.*antithetic=False"):
+        vi.ELBO(4, antithetic=True)(getkey(), families["Particles"](), target)
+
+
+@pytest.mark.parametrize("name", families)
+def test_has_density(name):
+    assert families[name]().has_density
+    assert not vi.Particles(jnp.zeros((2, 2))).has_density

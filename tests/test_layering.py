@@ -14,12 +14,14 @@ root = pathlib.Path(vijax.__file__).parent
 # on a lower floor.
 floors = (
     ("_custom_types", "_misc", "_results", "_archive"),
-    ("_param", "_minibatch"),
+    ("_param", "_permutation"),
+    ("_minibatch",),
     ("_target",),
-    ("_family", "_frontend"),
-    ("_objective", "_draws"),
+    ("_family", "_frontend", "_kernel"),
+    ("_stein", "_draws"),
+    ("_objective",),
     ("_method", "_diagnostic"),
-    ("_arviz", "_loop", "_named"),
+    ("_arviz", "_plots", "_to_particles", "_nuts", "_loop", "_named"),
     ("_checks", "_start", "_progress"),
     ("_checkpoint",),
     ("_host",),

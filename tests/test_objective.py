@@ -11,16 +11,14 @@ from .helpers import (
     correlated_target,
     diagonal_target,
     DIM,
+    elbos,
     LOC,
-    objectives,
     SCALE,
     tree_allclose,
 )
 
 
-every_objective = pytest.mark.parametrize(
-    "make", objectives.values(), ids=objectives.keys()
-)
+every_elbo = pytest.mark.parametrize("make", elbos.values(), ids=elbos.keys())
 
 
 def _exact(target_loc, target_scale, q):
@@ -29,7 +27,7 @@ def _exact(target_loc, target_scale, q):
     return 0.5 * jnp.sum(moment / target_scale**2) - q.entropy
 
 
-@every_objective
+@every_elbo
 @pytest.mark.parametrize("family", [vi.MeanField, vi.FullRank])
 def test_value_and_gradient_are_unbiased(make, family, getkey):
     loc, scale = jnp.array(LOC), jnp.array(SCALE)
@@ -49,7 +47,7 @@ def test_value_and_gradient_are_unbiased(make, family, getkey):
         assert jnp.all(jnp.abs(mean - want) <= 5 * stderr + 1e-12)
 
 
-@every_objective
+@every_elbo
 def test_gradient_is_unbiased_under_batches_of_rows(make, getkey):
     y = jr.normal(getkey(), (40,)) + 3.0
     target = vi.from_likelihood(
@@ -121,3 +119,62 @@ def test_fixed_draws_have_a_closed_form_on_a_diagonal_gaussian(getkey):
     loc = jnp.array(LOC) - scale * jnp.mean(z, axis=0)
     assert jnp.allclose(fit.family.mean, loc, atol=1e-6)
     assert jnp.all(jnp.diff(fit.losses) < 1e-9)
+
+
+@pytest.mark.parametrize("family", [vi.MeanField, vi.FullRank])
+def test_antithetic_draws_leave_no_noise_in_the_location(family, getkey):
+    # The log density's gradient is linear: each pair's mean is that in the center.
+    target, start = diagonal_target(), family(jnp.zeros(DIM), scale=0.8)
+    gradient = lambda objective: jax.vmap(
+        lambda key: eqx.filter_grad(lambda q: objective(key, q, target))(start).loc
+    )(jr.split(getkey(), 50))
+    exact = -jnp.array(LOC) / jnp.array(SCALE) ** 2
+    got = gradient(vi.ELBO(2, antithetic=True))
+    assert jnp.allclose(got, exact[None], rtol=1e-12, atol=1e-12)
+    assert jnp.all(jnp.std(gradient(vi.ELBO(2)), axis=0) > 0.1)
+
+
+def test_antithetic_draws_are_as_many_as_asked_for(getkey):
+    # A log density odd about the location cancels in each pair, an even one does not.
+    start = vi.MeanField(jnp.ones(1), scale=0.5)
+    draw = lambda objective, power: jax.vmap(
+        lambda key: objective(
+            key,
+            start,
+            vi.from_log_density(
+                lambda params: (
+                    start.log_prob(params["x"]) - jnp.sum((params["x"] - 1) ** power)
+                ),
+                {"x": vi.Param(1)},
+            ),
+        )
+    )(jr.split(getkey(), 2_000))
+    pairs = vi.ELBO(8, antithetic=True)
+    assert jnp.max(jnp.abs(draw(pairs, 3))) < 1e-12
+    # Eight draws in pairs are four independent ones for what is even.
+    ratio = jnp.var(draw(vi.ELBO(8), 2)) / jnp.var(draw(pairs, 2))
+    assert 0.4 < ratio < 0.6
+
+
+@pytest.mark.parametrize("num_draws", [1, 3, 7])
+def test_antithetic_draws_come_in_pairs(num_draws):
+    with pytest.raises(
+        ValueError, match=f"`num_draws` must be even, but it is {num_draws}"
+    ):
+        vi.ELBO(num_draws, antithetic=True)
+    assert vi.ELBO(num_draws).num_draws == num_draws
+
+
+def test_antithetic_draws_under_fixed_draws_and_a_fit(getkey):
+    method = vi.Descent(
+        vi.FixedDraws(vi.ELBO(8, antithetic=True), getkey()), optax.lbfgs()
+    )
+    fit = vi.fit(
+        diagonal_target(),
+        method,
+        vi.MeanField,
+        key=getkey(),
+        max_steps=60,
+        progress=False,
+    )
+    assert jnp.allclose(fit.family.mean, jnp.array(LOC), atol=1e-6)

@@ -11,7 +11,7 @@ import pytest
 
 import vijax as vi
 
-from .helpers import families, objectives
+from .helpers import elbos, families, kernels, objectives
 
 
 root = pathlib.Path(__file__).parent.parent
@@ -63,6 +63,7 @@ def test_example_in_the_docstring_runs(name):
 def test_abstract_or_final(name):
     cls = public[name]
     bases = vi.AbstractFamily, vi.AbstractObjective, vi.AbstractMethod, vi.AbstractStop
+    bases = *bases, vi.AbstractKernel
     if not (inspect.isclass(cls) and issubclass(cls, bases)):
         return
     assert inspect.isabstract(cls) == name.startswith("Abstract")
@@ -72,7 +73,11 @@ def test_abstract_or_final(name):
 
 @pytest.mark.parametrize(
     ("base", "table"),
-    [(vi.AbstractFamily, families), (vi.AbstractObjective, objectives)],
+    [
+        (vi.AbstractFamily, families),
+        (vi.AbstractObjective, objectives),
+        (vi.AbstractKernel, kernels),
+    ],
 )
 def test_every_final_class_is_in_its_table(base, table):
     final = {
@@ -80,7 +85,11 @@ def test_every_final_class_is_in_its_table(base, table):
         for name, cls in public.items()
         if inspect.isclass(cls) and issubclass(cls, base) and not inspect.isabstract(cls)
     }
-    assert final == set(table)
+    assert final == {name.split(",")[0] for name in table}
+
+
+def test_every_objective_but_these_is_an_elbo():
+    assert set(objectives) - set(elbos) == {"SteinForce"}
 
 
 def test_readme():

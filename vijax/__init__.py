@@ -4,6 +4,7 @@ from ._arviz import to_arviz as to_arviz
 from ._checkpoint import load as load, save as save
 from ._diagnostic.base import Estimate as Estimate
 from ._diagnostic.elbo import elbo as elbo
+from ._diagnostic.expectation import expectation as expectation
 from ._diagnostic.pareto_khat import (
     pareto_khat as pareto_khat,
     ParetoKhat as ParetoKhat,
@@ -12,23 +13,38 @@ from ._draws import draw as draw, Draws as Draws
 from ._family.base import AbstractFamily as AbstractFamily
 from ._family.full_rank import FullRank as FullRank
 from ._family.mean_field import MeanField as MeanField
+from ._family.particles import Particles as Particles
 from ._fit import fit as fit
 from ._fit_result import Fit as Fit
 from ._frontend.likelihood import from_likelihood as from_likelihood
 from ._frontend.log_density import from_log_density as from_log_density
+from ._kernel.base import AbstractKernel as AbstractKernel
+from ._kernel.imq import IMQ as IMQ
+from ._kernel.linear import LinearKernel as LinearKernel
+from ._kernel.mixture import MixtureKernel as MixtureKernel
+from ._kernel.rbf import RBF as RBF
 from ._loop.base import AbstractStop as AbstractStop
 from ._loop.loss_convergence import LossConvergence as LossConvergence
 from ._loop.parameter_convergence import ParameterConvergence as ParameterConvergence
 from ._method.averaging import Averaging as Averaging
 from ._method.base import AbstractMethod as AbstractMethod
+from ._method.birth_death import BirthDeath as BirthDeath
 from ._method.descent import Descent as Descent
+from ._method.svgd import SVGD as SVGD
+from ._minibatch import Minibatch as Minibatch
+from ._nuts import NUTSStart as NUTSStart, to_nuts as to_nuts
 from ._objective.base import AbstractObjective as AbstractObjective
 from ._objective.elbo import ELBO as ELBO
 from ._objective.fixed_draws import FixedDraws as FixedDraws
+from ._objective.stein_force import SteinForce as SteinForce
 from ._objective.stick_the_landing import StickTheLanding as StickTheLanding
 from ._param import Param as Param
+from ._plots.densities import plot_densities as plot_densities
+from ._plots.loss import plot_loss as plot_loss
+from ._plots.trackers import plot_trackers as plot_trackers
 from ._results import FitError as FitError, RESULTS as RESULTS
 from ._target import AbstractModel as AbstractModel, Target as Target
+from ._to_particles import to_particles as to_particles
 
 
 __version__ = _version("vijax")

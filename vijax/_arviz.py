@@ -36,11 +36,11 @@ def to_arviz(
 
     - `posterior`: the named parameters, as one chain;
     - `sample_stats`: `log_p` (unnormalized) and `log_q` of each draw, and their
-        difference `log_weights`;
+        difference `log_weights`; of particles `log_p` alone;
     - `observed_data`: the target's data, where there are any;
 
     and as attributes `method`, `num_steps` and `result` where the draws come from a
-    fit, and `elbo` with `elbo_stderr`.
+    fit, and `elbo` with `elbo_stderr` where there is a density.
 
     !!! Example
 
@@ -60,19 +60,17 @@ def to_arviz(
     import arviz_base
 
     one_chain = lambda values: {k: np.asarray(v)[None] for k, v in values.items()}
-    log_weights = draws.log_weights
-    groups = {
-        "posterior": one_chain(draws.params),
-        "sample_stats": one_chain(
-            {"log_p": draws.log_p, "log_q": draws.log_q, "log_weights": log_weights}
-        ),
-    }
+    stats = {"log_p": draws.log_p}
+    if draws.log_q is not None:
+        stats |= {"log_q": draws.log_q, "log_weights": draws.log_weights}
+    groups = {"posterior": one_chain(draws.params), "sample_stats": one_chain(stats)}
     if draws.target.data is not None:
         groups["observed_data"] = _named_arrays(draws.target.data)
-    estimate = elbo(draws)
     attributes = {key: _plain(value) for key, value in draws.origin.items()}
-    attributes["elbo"] = float(estimate.mean)
-    attributes["elbo_stderr"] = float(estimate.stderr)
+    if draws.log_q is not None:
+        estimate = elbo(draws)
+        attributes["elbo"] = float(estimate.mean)
+        attributes["elbo_stderr"] = float(estimate.stderr)
     tree = arviz_base.from_dict(groups, coords=coords, dims=dims)
     tree.attrs.update(attributes)
     tree["posterior"].attrs.update(attributes)

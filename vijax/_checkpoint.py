@@ -29,13 +29,12 @@ def _parts(fit: Any) -> tuple[PyTree, PyTree, dict[str, str]]:
 
     jax.eval_shape(look)
     supports = [type(t).__name__ for t in _transforms(target.model)]
-    rows = None if target.minibatch is None else target.minibatch.batch_size
     context = {
         "the method": label(problem.method),
         "the family": type(fit.family).__name__,
         "what the parameters are": ", ".join(params),
         "how they are constrained": ", ".join(supports),
-        "the batch size": str(rows),
+        "the batch size": str(target.minibatch),
     }
     for path, leaf in jtu.tree_flatten_with_path(problem.target.data)[0]:
         context[f"`data{jtu.keystr(path)}`"] = f"{leaf.dtype}{list(leaf.shape)}"

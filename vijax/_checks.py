@@ -12,17 +12,6 @@ from ._family.base import AbstractFamily
 from ._loop.base import AbstractStop
 from ._method.base import AbstractMethod
 from ._misc import is_traced
-from ._target import Target
-
-
-def check_target(target: Any) -> None:
-    """Raise unless `target` is one."""
-    if not isinstance(target, Target):
-        raise ValueError(
-            f"`target` must be a `vi.Target`, but it is a {type(target).__name__}. Make "
-            "one with `vi.from_log_density(log_density, params, data)` or "
-            "`vi.from_likelihood(log_prior, log_likelihood, params, data)`."
-        )
 
 
 def check_method(method: Any) -> None:

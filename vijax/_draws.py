@@ -18,14 +18,14 @@ class Draws(eqx.Module):
     **Attributes:**
 
     - `x`: the draws, on the unconstrained scale.
-    - `log_q`: the family's log density at each.
+    - `log_q`: the family's log density at each; `None` if it has none, as particles.
     - `log_p`: the target's unnormalized log density at each, against all of the data.
     - `target`: the target.
     - `origin`: what is known of where they come from, such as the method and its steps.
     """
 
     x: Float[Array, "draws dim"]
-    log_q: Float[Array, " draws"]
+    log_q: Float[Array, " draws"] | None
     log_p: Float[Array, " draws"]
     target: Target
     origin: dict[str, Any] = eqx.field(default_factory=dict)
@@ -35,8 +35,23 @@ class Draws(eqx.Module):
 
     @property
     def log_weights(self) -> Float[Array, " draws"]:
-        """The log importance weights, `log_p - log_q`, of shape `(draws,)`."""
-        return _difference(self.log_p, self.log_q)
+        """The log importance weights, `log_p - log_q`, of shape `(draws,)`.
+
+        **Raises:** `ValueError` if the draws come from a family without a density.
+        """
+        return _difference(self.log_p, self.need_log_q())
+
+    def need_log_q(self) -> Float[Array, " draws"]:
+        """`log_q`, or a `ValueError` that says why there is none."""
+        if self.log_q is None:
+            raise ValueError(
+                "These draws have no log density: they come from particles, which have "
+                "none, so that neither an ELBO nor importance weights can be had. Put a "
+                "Gaussian around each particle, `vi.Particles(fit.family.x, "
+                "bandwidth=0.1)`, and draw from that with `vi.draw`; or fit a family "
+                "with a density."
+            )
+        return self.log_q
 
     @property
     def params(self) -> Params:
@@ -95,8 +110,11 @@ def _evaluate(
 
 @eqx.filter_jit
 def _draw(family: AbstractFamily, target: Target, num_draws: int, key: Key):
-    def one(key: Key) -> tuple[Point, Array, Array]:
-        x, log_q = family.sample_and_log_prob(key)
+    def one(key: Key) -> tuple[Point, Array | None, Array]:
+        if family.has_density:
+            x, log_q = family.sample_and_log_prob(key)
+        else:
+            x, log_q = family.sample(key), None
         return x, log_q, target.log_density(x)
 
     return map_in_batches(one, jr.split(key, num_draws), tree_size(target.data))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._checks import check_finite, check_method, check_stop, check_target, check_track
+from ._checks import check_finite, check_method, check_stop, check_track
 from ._custom_types import Key, Point
 from ._draws import check_dimensions
 from ._family.base import AbstractFamily
@@ -25,7 +25,7 @@ from ._misc import (
 from ._named import named_method
 from ._results import RESULTS
 from ._start import as_recipe, explain_start, find_point, start
-from ._target import Target
+from ._target import check_target, Target
 
 
 def fit(
@@ -54,10 +54,12 @@ def fit(
     - `target`: what to approximate.
     - `method`: how: a method such as [`vijax.Descent`][], or a name. `"advi"` fits
         [`vijax.MeanField`][] and `"fullrank_advi"` [`vijax.FullRank`][]; `"auto"`, the
-        default, is the latter up to 200 dimensions and the former beyond.
+        default, is the latter up to 200 dimensions and the former beyond. `"svgd"` moves
+        100 particles with [`vijax.SVGD`][]; `"asvgd"` fits a [`vijax.FullRank`][] by
+        their force, with [`vijax.SteinForce`][].
     - `family`: where to start: a family, or a recipe `loc -> family` such as
         `vi.FullRank`, which is given a point where the log density and its gradient are
-        finite. Default: the method's own recipe.
+        finite. Default: the method's own.
     - `key`: randomness. The same key gives the same result, bit for bit on one machine.
         Keyword only.
     - `max_steps`: the most steps to make. Keyword only.
@@ -67,7 +69,9 @@ def fit(
         arrays, is recorded in `Fit.trackers`. Runs inside the loop. Keyword only.
     - `track_every`: how many steps lie between two records. Keyword only.
     - `callbacks`: functions `fn(fit_so_far)`, called on the host. `StopIteration` ends
-        the run and keeps it. Keyword only.
+        the run and keeps it. A [`vijax.Target`][] that is returned, such as
+        `fit_so_far.target.with_data(next(chunks))`, is what the run goes on with.
+        Keyword only.
     - `callback_every`: how many steps lie between two calls. Keyword only.
     - `progress`: whether to show a progress bar. Keyword only.
     - `checkpoint`: a file to save the run to, every 30 seconds and at its end; read it
@@ -111,10 +115,10 @@ def fit(
         throw=throw,
     )
     if isinstance(method, str):
-        method, recipe = named_method(method, target.dim)
+        method, recipe = named_method(method, target)
     else:
         check_method(method)
-        recipe = method.recipe
+        recipe = None
     if isinstance(family, AbstractFamily):
         check_dimensions(family, target)
         check_finite(family)
@@ -140,7 +144,7 @@ def fit(
 
 
 def _new_run(
-    problem: Problem, family: AbstractFamily | Recipe, point: Point | None = None
+    problem: Problem, family: AbstractFamily | Recipe | None, point: Point | None = None
 ) -> Run:
     progress, tracked = start(problem, family, point)
     losses = np.zeros(0, float_dtype(progress.family))
@@ -149,7 +153,11 @@ def _new_run(
 
 
 def _fit_traced(
-    problem: Problem, family: AbstractFamily | Recipe, max_steps: int, *, throw: bool
+    problem: Problem,
+    family: AbstractFamily | Recipe | None,
+    max_steps: int,
+    *,
+    throw: bool,
 ) -> Fit:
     point, found = None, jnp.array(True)
     if not isinstance(family, AbstractFamily):

@@ -13,7 +13,7 @@ from ._custom_types import Key, Params
 from ._draws import draw, Draws
 from ._family.base import AbstractFamily
 from ._host import conduct, History, Options, Run
-from ._loop.base import AbstractStop, Problem, Progress
+from ._loop.base import AbstractStop, Problem, Progress, replace_target
 from ._method.base import AbstractMethod, F, label, State
 from ._misc import (
     as_whole,
@@ -24,7 +24,7 @@ from ._misc import (
 from ._named import named_method
 from ._results import name_of
 from ._start import restart
-from ._target import Target
+from ._target import check_target, Target
 
 
 class Fit(eqx.Module, Generic[F]):
@@ -151,6 +151,7 @@ class Fit(eqx.Module, Generic[F]):
         max_steps: int = 10_000,
         *,
         method: AbstractMethod | str | None = None,
+        target: Target | None = None,
         stop: AbstractStop | None | Literal["same"] = "same",
         callbacks: Callable | Sequence[Callable] = (),
         callback_every: int = 100,
@@ -160,14 +161,16 @@ class Fit(eqx.Module, Generic[F]):
     ) -> "Fit[F]":
         """Go on where this fit ended.
 
-        Without a new `method` or `stop`, a run of `a` steps resumed for `b` is one run
-        of `a + b` steps, bit for bit.
+        Without a new `method`, `target` or `stop`, a run of `a` steps resumed for `b` is
+        one run of `a + b` steps, bit for bit.
 
         **Arguments:**
 
         - `max_steps`: how many further steps to make at most.
         - `method`: another method, or a name, to go on with: started afresh from the
             present family, whose kind stays. Keyword only.
+        - `target`: another target of the same dimension to go on with, such as
+            `fit.target.with_data(new)`. Keyword only.
         - `stop`: another stopping rule, or `None` for none. Default: the same one, with
             its memory. Keyword only.
         - `callbacks`, `callback_every`, `progress`, `checkpoint`, `throw`: as in
@@ -195,8 +198,11 @@ class Fit(eqx.Module, Generic[F]):
         if stop != "same":
             check_stop(stop)
             problem = dataclasses.replace(problem, stop=stop)
+        if target is not None:
+            check_target(target)
+            problem = replace_target(problem, target)
         if isinstance(method, str):
-            method, _ = named_method(method, self.target.dim)
+            method, _ = named_method(method, problem.target)
         if method is not None:
             check_method(method)
             problem = dataclasses.replace(problem, method=method)

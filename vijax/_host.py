@@ -12,12 +12,13 @@ from jaxtyping import PyTree
 
 from ._checkpoint import save
 from ._checks import check_callbacks, check_folder
-from ._loop.base import MAX_NONFINITE, Problem, Progress, Records
+from ._loop.base import MAX_NONFINITE, Problem, Progress, Records, replace_target
 from ._loop.chunk import advance
 from ._misc import as_whole
 from ._progress import ProgressBar
 from ._results import FitError, RESULTS
 from ._start import explain_failure
+from ._target import Target
 
 
 # How often a checkpoint is written during a run, in seconds.
@@ -165,7 +166,9 @@ def conduct(run: Run, num_steps: int, options: Options, make_fit: Callable) -> A
     def call_back() -> None:
         fit = so_far(RESULTS.running)
         for callback in options.callbacks:
-            callback(fit)
+            answer = callback(fit)
+            if isinstance(answer, Target):
+                run.problem = replace_target(run.problem, answer)
 
     def between() -> None:
         nonlocal saved_at

@@ -232,17 +232,24 @@ class ParamSpace(eqx.Module):
                 log_jacobian = log_jacobian + jnp.sum(log_det).astype(x.dtype)
         return params, log_jacobian
 
-    def initial(self) -> Float[Array, " dim"]:
-        """The unconstrained starting point."""
+    def _invert(self, values: Iterable[ArrayLike | None]) -> Float[Array, " dim"]:
         parts = []
         with lenient_promotion():
-            for transform, start, shape in zip(
-                self.transforms, self.initials, self.unconstrained_shapes, strict=True
+            for transform, value, shape in zip(
+                self.transforms, values, self.unconstrained_shapes, strict=True
             ):
-                if start is None:
-                    value = jnp.zeros(shape)
+                if value is None:
+                    part = jnp.zeros(shape)
                 else:
                     dtype = self._dtype_within(transform)
-                    value = transform.inv(jnp.asarray(start, dtype))
-                parts.append(jnp.ravel(jnp.asarray(value, self.dtype)))
+                    part = transform.inv(jnp.asarray(value, dtype))
+                parts.append(jnp.ravel(jnp.asarray(part, self.dtype)))
         return jnp.concatenate(parts)
+
+    def initial(self) -> Float[Array, " dim"]:
+        """The unconstrained starting point."""
+        return self._invert(self.initials)
+
+    def unconstrain(self, params: Params) -> Float[Array, " dim"]:
+        """The unconstrained point of named parameters."""
+        return self._invert(params[name] for name in self.names)

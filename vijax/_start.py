@@ -23,8 +23,9 @@ from ._target import Target
 
 
 _TRIES = 100
-# A number that no method folds into the key of its start.
+# Numbers that no method folds into the key of its start.
 _SEARCHING = 0x5EA7
+_PLACING = 0x91AC
 _LOOKS = 64
 
 
@@ -57,30 +58,34 @@ def find_point(key: Key, target: Target) -> tuple[Point, Bool[Array, ""]]:
     return jnp.where(found, x, initial), found
 
 
-def build(recipe: Recipe, loc: Point, target: Target) -> AbstractFamily:
-    """The family that a recipe makes at `loc`."""
-    family = recipe(loc)
+def build(problem: Problem, recipe: Recipe | None, loc: Point) -> AbstractFamily:
+    """The family that a recipe, or else the method, makes at `loc`."""
+    if recipe is None:
+        key = jr.fold_in(jr.fold_in(problem.key, 0), _PLACING)
+        family = problem.method.start(key, loc)
+    else:
+        family = recipe(loc)
     if not isinstance(family, AbstractFamily):
         raise ValueError(
             "`family` must be a family, or a recipe `loc -> family` such as "
             f"`vi.MeanField`, but the recipe returned a {type(family).__name__}."
         )
-    check_dimensions(family, target)
+    check_dimensions(family, problem.target)
     return family
 
 
 @eqx.filter_jit
 def start(
-    problem: Problem, family: AbstractFamily | Recipe, point: Point | None = None
+    problem: Problem, family: AbstractFamily | Recipe | None, point: Point | None = None
 ) -> tuple[Progress, dict[str, PyTree[Array]]]:
     """The progress before the first step, and empty records of the trackers.
 
-    A family that is given is taken as it is; a recipe is given `point`, or else the
-    model's own starting point.
+    A family that is given is taken as it is; a recipe, or the method where there is
+    none, is given `point`, or else the model's own starting point.
     """
     if not isinstance(family, AbstractFamily):
         loc = problem.target.model.initial() if point is None else point
-        family = build(family, loc, problem.target)
+        family = build(problem, family, loc)
     return begin(problem, family), no_records(problem, family, 0)
 
 
@@ -153,9 +158,9 @@ def explain_failure(problem: Problem, progress: Progress) -> str:
     )
 
 
-def as_recipe(family: Any) -> AbstractFamily | Recipe:
+def as_recipe(family: Any) -> AbstractFamily | Recipe | None:
     """A recipe that equals others like it, so that they share a compiled program."""
-    if isinstance(family, AbstractFamily):
+    if family is None or isinstance(family, AbstractFamily):
         return family
     if not callable(family):
         raise ValueError(

@@ -4,12 +4,13 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jax.random as jr
 import jax.tree_util as jtu
 import numpy as np
-from jaxtyping import Array, PyTree, Scalar
+from jaxtyping import Array, Int, PyTree, Scalar
 
 from ._custom_types import Data, Key, Params, Point
-from ._minibatch import Minibatch
+from ._minibatch import as_minibatch, Minibatch
 from ._misc import is_tracer
 
 
@@ -43,6 +44,11 @@ class AbstractModel(eqx.Module):
     @abc.abstractmethod
     def constrain(self, x: Point, data: Data) -> Params:
         """The named parameters that the model was written in."""
+
+    @abc.abstractmethod
+    def unconstrain(self, params: Params, data: Data) -> Point:
+        """The unconstrained point at which `constrain` gives `params`; not finite where
+        they lie outside their supports."""
 
     @abc.abstractmethod
     def check(self, data: Data, *, in_batches: bool) -> None:
@@ -99,14 +105,17 @@ class Target(eqx.Module):
 
     - `model`: the log density and the names, without the data.
     - `data`: the data: any pytree of arrays, or `None`.
-    - `minibatch`: which rows a step sees, or `None` for all of them.
-    - `weight`: what the likelihood is multiplied by; not one only in a batch.
+    - `minibatch`: what a step sees of the data, or `None` for all of them.
+    - `weight`: what the likelihood is multiplied by: not one in a batch, or where the
+        data are a part of `total_size`.
+    - `is_batch`: whether this is what `batch` made of a target.
     """
 
     model: AbstractModel
     data: PyTree[Array]
     minibatch: Minibatch | None
     weight: float
+    is_batch: bool
 
     def __init__(
         self,
@@ -118,15 +127,22 @@ class Target(eqx.Module):
 
         - `model`: the log density and the names.
         - `data`: the data it is given.
-        - `minibatch`: which rows a step sees. Default: all of them.
+        - `minibatch`: what a step sees of them. Default: all of them.
         """
         self.model = model
         self.data = _as_data(data)
         self.minibatch = minibatch
         self.weight = 1.0
+        self.is_batch = False
+        if minibatch is not None:
+            self.data = jax.tree.map(minibatch.cast, self.data)
         model.check(self.data, in_batches=minibatch is not None)
         if minibatch is not None:
             minibatch.check(self.data)
+            self.weight = minibatch.whole_weight(self.data)
+            # The likelihood must make sense with a part of the data too.
+            batch = jax.eval_shape(lambda data: minibatch(jr.key(0), data)[0], self.data)
+            model.check(batch, in_batches=True)
 
     @property
     def dim(self) -> int:
@@ -148,18 +164,31 @@ class Target(eqx.Module):
         """The named parameters that the model was written in, at `x`."""
         return self.model.constrain(x, self.data)
 
-    def batch(self, key: Key) -> "Target":
-        """The target as one step sees it: itself, or what a batch of rows makes of it.
+    def unconstrain(self, params: Params) -> Point:
+        """The point of shape `(dim,)` whose named parameters are `params`; not finite
+        where these lie outside their supports."""
+        return self.model.unconstrain(params, self.data)
 
-        The expectation of its log density over `key` is that of the full target.
+    def batch(self, key: Key, step: Int[Array, ""] | int = 0) -> "Target":
+        """The target as one step sees it: itself, or what a batch of the data makes of
+        it.
+
+        **Arguments:**
+
+        - `key`: which batches there are. Their expectation over it is the full target.
+        - `step`: which of them: one key stands for a run, whose shuffled epochs go
+            through the data.
+
+        **Returns:**
+
+        A [`vijax.Target`][] whose `data` are the batch.
         """
         if self.minibatch is None:
             return self
-        data, weight = self.minibatch(key, self.data)
-        get = lambda target: (target.data, target.minibatch, target.weight)
-        return eqx.tree_at(
-            get, self, (data, None, weight), is_leaf=lambda leaf: leaf is None
-        )
+        data, weight = self.minibatch(key, self.data, step)
+        get = lambda t: (t.data, t.minibatch, t.weight, t.is_batch)
+        new = data, None, weight, True
+        return eqx.tree_at(get, self, new, is_leaf=lambda leaf: leaf is None)
 
     def with_data(self, data: Data) -> "Target":
         """The same model with other data. With the same shapes nothing compiles again.
@@ -172,7 +201,30 @@ class Target(eqx.Module):
         """
         return Target(self.model, data, self.minibatch)
 
-    def with_batch_size(self, batch_size: int | None) -> "Target":
-        """The same model and data, `batch_size` rows a step (`None`: all of them)."""
-        minibatch = None if batch_size is None else Minibatch(batch_size)
-        return Target(self.model, self.data, minibatch)
+    def with_batch_size(self, batch_size: Any) -> "Target":
+        """The same model and data, seen in other batches.
+
+        **Arguments:**
+
+        - `batch_size`: anything that [`vijax.from_likelihood`][] takes: a number of
+            rows, a tuple over axes, a [`vijax.Minibatch`][], or `None` for all rows.
+            What else a `Minibatch` had said, such as `total_size`, stays unless there
+            is a new one.
+
+        **Raises:** `ValueError` as the front-end does.
+        """
+        old = self.minibatch
+        keeps = batch_size is not None or (old is not None and old.total_size is not None)
+        if old is not None and keeps and not isinstance(batch_size, Minibatch):
+            batch_size = old.resized(batch_size)
+        return Target(self.model, self.data, as_minibatch(batch_size))
+
+
+def check_target(target: Any) -> None:
+    """Raise unless `target` is one."""
+    if not isinstance(target, Target):
+        raise ValueError(
+            f"`target` must be a `vi.Target`, but it is a {type(target).__name__}. Make "
+            "one with `vi.from_log_density(log_density, params, data)` or "
+            "`vi.from_likelihood(log_prior, log_likelihood, params, data)`."
+        )

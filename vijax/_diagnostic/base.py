@@ -1,5 +1,5 @@
 import equinox as eqx
-from jaxtyping import Array, Scalar
+from jaxtyping import Array, PyTree
 
 
 class Estimate(eqx.Module):
@@ -7,12 +7,12 @@ class Estimate(eqx.Module):
 
     **Attributes:**
 
-    - `mean`: the estimate.
-    - `stderr`: its standard error.
+    - `mean`: the estimate: a scalar, an array, or a pytree of them.
+    - `stderr`: its standard error, of the same shape.
     """
 
-    mean: Scalar | Array
-    stderr: Scalar | Array
+    mean: PyTree[Array]
+    stderr: PyTree[Array]
 
     def __repr__(self):
         return eqx.tree_pformat(self, short_arrays=False)

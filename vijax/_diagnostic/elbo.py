@@ -26,7 +26,7 @@ def elbo(draws: Draws) -> Estimate:
     An [`vijax.Estimate`][], in nats. NaN or infinite if the log density is not finite at
     some draw.
 
-    **Raises:** `ValueError` for fewer than two draws.
+    **Raises:** `ValueError` for fewer than two draws, or draws without a density.
 
     !!! Example
 
@@ -48,4 +48,4 @@ def elbo(draws: Draws) -> Estimate:
             "A standard error needs at least 2 draws, but there is only "
             f"{len(draws)}. Draw more, e.g. `fit.draw(1_000, key=key)`."
         )
-    return Estimate(*_mean_and_stderr(draws.log_p, draws.log_q))
+    return Estimate(*_mean_and_stderr(draws.log_p, draws.need_log_q()))

@@ -43,7 +43,8 @@ def pareto_khat(draws: Draws) -> ParetoKhat:
     A [`vijax.ParetoKhat`][]. Where the log weights differ by no more than rounding, the
     fit is perfect: there is no tail to judge, and `mean` is zero.
 
-    **Raises:** `ValueError` for too few draws, or weights that are NaN or infinite.
+    **Raises:** `ValueError` for too few draws, draws without a density, or weights that
+    are NaN or infinite.
 
     **Reference:** Yao, Vehtari, Simpson and Gelman (2018), *Yes, but did it work?*,
     [arXiv:1802.02538](https://arxiv.org/abs/1802.02538); Vehtari, Simpson, Gelman, Yao
@@ -70,7 +71,7 @@ def pareto_khat(draws: Draws) -> ParetoKhat:
             "`pareto_khat` calls ArviZ, on the host: not inside `jax.jit`, `jax.vmap` or "
             "the like. Hand the draws out, and call it on them."
         )
-    log_p, log_q = np.asarray(draws.log_p), np.asarray(draws.log_q)
+    log_p, log_q = np.asarray(draws.log_p), np.asarray(draws.need_log_q())
     if len(draws) < _FEWEST_DRAWS:
         raise ValueError(
             f"The tail of {len(draws)} weights is too short for a k-hat. Draw at least "

@@ -32,6 +32,19 @@ class AbstractFamily(eqx.Module):
     def sample_and_log_prob(self, key: Key) -> tuple[Point, Scalar]:
         """A reparameterized draw, of shape `(dim,)`, and the log density there."""
 
+    @property
+    def has_density(self) -> bool:
+        """Whether `log_prob` can be asked for. Bare particles have none."""
+        return True
+
+    def mirror(self, x: Point) -> Point:
+        """The image of a draw in the center of symmetry, where there is one: as likely a
+        draw as `x`, and differentiable with it."""
+        raise ValueError(
+            f"`{type(self).__name__}` has no center of symmetry, which antithetic draws "
+            "are mirrored in. Use `antithetic=False`."
+        )
+
     def sample(self, key: Key) -> Point:
         """A reparameterized draw. (The unused density is removed by the compiler.)"""
         return self.sample_and_log_prob(key)[0]

@@ -101,6 +101,9 @@ class FullRank(AbstractFamily):
         """The differential entropy, in nats."""
         return jnp.sum(self.log_diag) + 0.5 * self.dim * (1 + np.log(2 * np.pi).item())
 
+    def mirror(self, x: Point) -> Point:
+        return 2 * self.loc - x
+
     def log_prob(self, x: Point) -> Scalar:
         z = jsl.solve_triangular(self.tril, x - self.loc, lower=True)
         return standard_normal_log_prob(z) - jnp.sum(self.log_diag)

@@ -72,6 +72,9 @@ class MeanField(AbstractFamily):
         """The differential entropy, in nats."""
         return jnp.sum(self.log_scale) + 0.5 * self.dim * (1 + np.log(2 * np.pi).item())
 
+    def mirror(self, x: Point) -> Point:
+        return 2 * self.loc - x
+
     def log_prob(self, x: Point) -> Scalar:
         z = (x - self.loc) * jnp.exp(-self.log_scale)
         return standard_normal_log_prob(z) - jnp.sum(self.log_scale)

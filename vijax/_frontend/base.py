@@ -48,6 +48,10 @@ class ParamModel(AbstractModel):
         del data
         return self.space.constrain(x)[0]
 
+    def unconstrain(self, params: Params, data: Data) -> Point:
+        del data
+        return self.space.unconstrain(params)
+
     def check(self, data: Data, *, in_batches: bool) -> None:
         self.density.check(self.space, data, in_batches=in_batches)
 

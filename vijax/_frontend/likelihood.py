@@ -3,10 +3,11 @@ from typing import Any
 
 import jax.numpy as jnp
 import jax.tree_util as jtu
+import numpy as np
 from jaxtyping import Array, Scalar
 
 from .._custom_types import Data, Params
-from .._minibatch import leading_lengths, Minibatch
+from .._minibatch import as_minibatch, leading_lengths
 from .._param import ParamSpace
 from .._target import Target
 from .base import AbstractDensity, check_real, check_scalar, ParamModel, shape_of
@@ -21,7 +22,6 @@ class _Likelihood(AbstractDensity):
         return weight * jnp.sum(rows) + self.log_prior(params)
 
     def check(self, space: ParamSpace, data: Data, *, in_batches: bool) -> None:
-        del in_batches
         if not jtu.tree_leaves(data):
             raise ValueError(
                 "`data` has no arrays. Without data use `vi.from_log_density`."
@@ -33,7 +33,10 @@ class _Likelihood(AbstractDensity):
                 "constants of the model in `log_likelihood` itself."
             )
         lengths = leading_lengths(data)
-        if len(set(lengths.values())) > 1:
+        num_rows = max(lengths.values())
+        # Arrays of one row may stand beside a matrix whose columns they tell apart.
+        broadcast = {1} if in_batches or _are_broadcast(data) else set()
+        if set(lengths.values()) - broadcast > {num_rows}:
             raise ValueError(
                 "The arrays in `data` must share their leading axis, which runs over "
                 f"the rows, but their lengths are {lengths}."
@@ -42,7 +45,6 @@ class _Likelihood(AbstractDensity):
             raise ValueError("`data` has no rows. Give one row at least.")
         check_scalar("log_prior", self.log_prior, space)
         out = shape_of("log_likelihood", self.log_likelihood, space, data)
-        num_rows = next(iter(lengths.values()))
         shape = getattr(out, "shape", None)
         if not shape or shape[0] != num_rows:
             got = f"shape {shape}" if shape is not None else f"a {type(out).__name__}"
@@ -54,13 +56,23 @@ class _Likelihood(AbstractDensity):
         check_real("log_likelihood", out.dtype)
 
 
+def _are_broadcast(data: Data) -> bool:
+    shapes = [leaf.shape for leaf in jtu.tree_leaves(data)]
+    try:
+        return len({len(shape) for shape in shapes}) == 1 and bool(
+            np.broadcast_shapes(*shapes)
+        )
+    except ValueError:
+        return False
+
+
 def from_likelihood(
     log_prior: Callable[[Params], Scalar],
     log_likelihood: Callable[[Params, Any], Array],
     params: Mapping[str, Any],
     data: Data,
     *,
-    batch_size: int | None = None,
+    batch_size: Any = None,
 ) -> Target:
     """A target from a prior and the likelihood of independent rows of data.
 
@@ -72,8 +84,9 @@ def from_likelihood(
         a row. Further axes are added up.
     - `params`: `{name: vi.Param or example array}`, as in [`vijax.from_log_density`][].
     - `data`: any pytree of arrays that share their leading axis, which runs over rows.
-    - `batch_size`: how many rows a step sees, drawn anew with replacement at each step
-        and scaled to all the rows. Default: all rows at every step. Keyword only.
+    - `batch_size`: how many rows a step sees, in shuffled epochs, scaled to all the
+        rows; or a tuple over several axes, or a [`vijax.Minibatch`][]. Default: all rows
+        at every step. Keyword only.
 
     **Returns:**
 
@@ -101,5 +114,4 @@ def from_likelihood(
         ```
     """
     model = ParamModel(_Likelihood(log_prior, log_likelihood), ParamSpace(params))
-    minibatch = None if batch_size is None else Minibatch(batch_size)
-    return Target(model, data, minibatch)
+    return Target(model, data, as_minibatch(batch_size))

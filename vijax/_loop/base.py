@@ -1,4 +1,5 @@
 import abc
+import dataclasses
 from collections.abc import Callable
 
 import equinox as eqx
@@ -58,6 +59,16 @@ class Problem(eqx.Module):
     stop: AbstractStop | None
     track: dict[str, Callable]
     track_every: int = eqx.field(static=True)
+
+
+def replace_target(problem: Problem, target: Target) -> Problem:
+    """The same run with another target, such as the same model with other data."""
+    if target.dim != problem.target.dim:
+        raise ValueError(
+            f"The new target has {target.dim} coordinates, but the run has "
+            f"{problem.target.dim}. Make it with `target.with_data(new)`."
+        )
+    return dataclasses.replace(problem, target=target)
 
 
 class Progress(eqx.Module):

@@ -24,6 +24,8 @@ from .base import Problem, Progress, Records
 _BLOCK = 128
 # A number that no method folds into the key of its step.
 _TRACKING = 0x7BAC
+# One that none folds into the key of its start: all the batches of a run come from it.
+_BATCHING = 0xBA7C
 
 
 def begin(problem: Problem, family: AbstractFamily) -> Progress:
@@ -47,13 +49,8 @@ def _keys(problem: Problem, num_steps: Int[Array, ""]) -> Array:
 
     Each comes from the step's own number, so that chunks and resuming change nothing.
     They are made side by side, since one at a time costs more than a small step does.
-    With batches of rows each is a pair: one for the rows, one for the step.
     """
-
-    def of_step(i):
-        key = jr.fold_in(problem.key, i)
-        return key if problem.target.minibatch is None else jr.split(key)
-
+    of_step = lambda i: jr.fold_in(problem.key, i)
     return jax.vmap(of_step)(num_steps + jnp.arange(1, _BLOCK + 1, dtype=jnp.int32))
 
 
@@ -66,13 +63,11 @@ def _check_same(what: str, old: PyTree, new: PyTree) -> None:
 
 
 def _one_step(
-    problem: Problem, old: Progress, key: Array
+    problem: Problem, old: Progress, key: Array, batch_key: Array
 ) -> tuple[Progress, Array, Bool[Array, ""]]:
     """One step, its loss, and whether it is finite. If not, it must not be kept."""
     num_steps = old.num_steps + 1
-    seen = problem.target
-    if seen.minibatch is not None:
-        seen, key = seen.batch(key[0]), key[1]
+    seen = problem.target.batch(batch_key, old.num_steps)
     family, state, loss = problem.method.step(key, old.family, seen, old.state)
     loss = jnp.asarray(loss)
     step = f"`{type(problem.method).__name__}.step`"
@@ -181,6 +176,7 @@ def advance(
     static = eqx.filter(progress, eqx.is_array, inverse=True)
     split = lambda progress: eqx.filter(progress, eqx.is_array)
     join = lambda arrays: eqx.combine(arrays, static)
+    batch_key = jr.fold_in(jr.fold_in(problem.key, 0), _BATCHING)
 
     def running(loop) -> Bool[Array, ""]:
         arrays, _, _ = loop
@@ -200,7 +196,7 @@ def advance(
         def step(inner):
             arrays, records, _ = inner
             key = keys[arrays.num_steps - before.num_steps]
-            new, loss, finite = _one_step(problem, join(arrays), key)
+            new, loss, finite = _one_step(problem, join(arrays), key, batch_key)
             at = arrays.num_steps - start
             losses = records.losses.at[at].set(loss.astype(records.losses.dtype))
             records = eqx.tree_at(lambda r: r.losses, records, losses)

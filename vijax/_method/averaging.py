@@ -5,10 +5,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Scalar
 
-from .._custom_types import Key
+from .._custom_types import Key, Point
 from .._family.base import AbstractFamily
+from .._family.particles import Particles
 from .._target import Target
-from .base import AbstractMethod, F, Recipe, State
+from .base import AbstractMethod, F, State
 
 
 class _AveragingState(eqx.Module, Generic[F]):
@@ -61,11 +62,16 @@ class Averaging(AbstractMethod):
         self.method = method
         self.power = float(power)
 
-    @property
-    def recipe(self) -> Recipe:
-        return self.method.recipe
+    def start(self, key: Key, loc: Point) -> AbstractFamily:
+        return self.method.start(key, loc)
 
     def init(self, key: Key, family: AbstractFamily, target: Target) -> State:
+        if isinstance(family, Particles):
+            raise ValueError(
+                "Cannot use `vi.Averaging` with `Particles`. This is because the average "
+                "of where particles have been is narrower than where they are: use "
+                f"`vi.{type(self.method).__name__}` alone."
+            )
         return _AveragingState(
             iterate=family,
             inner=self.method.init(key, family, target),

@@ -3,6 +3,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias, TypeVar
 
 import equinox as eqx
+import optax
 from jaxtyping import PyTree, Scalar
 
 from .._custom_types import Key, Point
@@ -27,7 +28,7 @@ def label(part: Any) -> str:
 class AbstractMethod(eqx.Module):
     """A way to move a family towards a target, one step at a time.
 
-    To add a method implement `init` and `step`, as pure functions; and `recipe`, where
+    To add a method implement `init` and `step`, as pure functions; and `start`, where
     the method does not start from [`vijax.MeanField`][].
     """
 
@@ -47,7 +48,26 @@ class AbstractMethod(eqx.Module):
         failed says so with a loss of NaN: the loop then keeps the old family and state.
         """
 
-    @property
-    def recipe(self) -> Recipe:
-        """The family to start from, `loc -> family`, where the user names none."""
-        return MeanField
+    def start(self, key: Key, loc: Point) -> AbstractFamily:
+        """The family to start from, at `loc`, where the user names none."""
+        del key
+        return MeanField(loc)
+
+
+def as_optimizer(optimizer: Any) -> optax.GradientTransformationExtraArgs:
+    """An Optax optimizer, which may ask for the loss."""
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise ValueError(
+            "`optimizer` must be an Optax optimizer such as `optax.adam(1e-2)`, but "
+            f"it is {optimizer!r}."
+        )
+    return optax.with_extra_args_support(optimizer)
+
+
+def default_optimizer() -> optax.GradientTransformationExtraArgs:
+    """Adam with a schedule that suits runs of any length."""
+    # Never ends, so that a longer run goes on where a shorter one stopped.
+    schedule = lambda count: 0.1 / (1 + count / 300)
+    # A short memory of the gradient's size: the first steps, from far away, see gradients
+    # a thousand times larger than the last ones, and must not slow these down.
+    return as_optimizer(optax.adam(schedule, b2=0.99))

@@ -11,7 +11,7 @@ from .._family.base import AbstractFamily
 from .._misc import all_finite, closures_as_pytrees, lenient_promotion
 from .._objective.base import AbstractObjective
 from .._target import Target
-from .base import AbstractMethod, F
+from .base import AbstractMethod, as_optimizer, F
 
 
 class Descent(AbstractMethod):
@@ -49,14 +49,8 @@ class Descent(AbstractMethod):
                 "`objective` must be an objective such as `vi.ELBO(num_draws=1)`, but it "
                 f"is {objective!r}."
             )
-        if not isinstance(optimizer, optax.GradientTransformation):
-            raise ValueError(
-                "`optimizer` must be an Optax optimizer such as `optax.adam(1e-2)`, but "
-                f"it is {optimizer!r}."
-            )
         self.objective = objective
-        optimizer = optax.with_extra_args_support(optimizer)
-        self.optimizer = closures_as_pytrees(optimizer)
+        self.optimizer = closures_as_pytrees(as_optimizer(optimizer))
 
     def init(self, key: Key, family: AbstractFamily, target: Target) -> optax.OptState:
         del key, target
