@@ -1007,6 +1007,10 @@ at_once = {
         lambda: linear_target(M, 2, total_size=(10, E, 6, 6)),
         "`total_size` speaks of 3 axes, but the data have 2",
     ),
+    "total_size: of no columns": (
+        lambda: linear_target(np.ones((10, 0)), 2, total_size=(20, 5)),
+        "`total_size`.*5",
+    ),
     "total_size: two ellipses": (
         lambda: vi.Minibatch(2, total_size=(E, 2, E)),
         r"`total_size`.*two `\.\.\.`",

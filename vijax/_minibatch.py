@@ -212,7 +212,7 @@ class Minibatch(eqx.Module):
             # Axes of length one are broadcast against those of other arrays.
             lengths = {s[axis] for s in shapes if len(s) > axis}
             length = max(lengths)
-            if lengths - {1, length} or total < length:
+            if length == 0 or lengths - {1, length} or total < length:
                 raise ValueError(
                     f"`total_size` is {total} along axis {axis}, but the lengths of the "
                     f"data there are {sorted(lengths)}. It must be known what is a part "

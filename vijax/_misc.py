@@ -116,6 +116,12 @@ def as_whole(name: str, value: Any, least: int) -> int:
     return number
 
 
+def as_real(value: Any) -> float:
+    """`value` as a number, or NaN, which is in no interval, if it is none."""
+    is_number = isinstance(value, float | int | np.number) and not isinstance(value, bool)
+    return float(value) if is_number else float("nan")
+
+
 def as_key(key: Any) -> PRNGKeyArray:
     """A typed key, from one or from an old-style one."""
     dtype = getattr(key, "dtype", None)

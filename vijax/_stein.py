@@ -1,10 +1,12 @@
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Scalar
 
 from ._custom_types import Point
 from ._kernel.base import AbstractKernel, Positions
-from ._misc import map_in_batches, tree_size
+from ._misc import as_real, map_in_batches, tree_size
 from ._target import Target
 
 
@@ -37,10 +39,10 @@ def squared_norm(force: Float[Array, "particles dim"]) -> Scalar:
     return jnp.mean(jnp.sum(force**2, axis=1))
 
 
-def check_temperature(temperature: float | int) -> float:
+def check_temperature(temperature: Any) -> float:
     """A temperature as a positive number."""
-    if not 0 < temperature < float("inf"):
+    if not 0 < as_real(temperature) < float("inf"):
         raise ValueError(
-            f"`temperature` must be positive and finite, but it is {temperature}."
+            f"`temperature` must be positive and finite, but it is {temperature!r}."
         )
     return float(temperature)

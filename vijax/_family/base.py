@@ -62,17 +62,18 @@ def check_loc(loc: Any) -> Array:
     return loc
 
 
-def check_scale(scale: ArrayLike, dim: int) -> None:
-    """Raise unless `scale` holds positive numbers that broadcast to `(dim,)`."""
+def check_scale(scale: ArrayLike, dim: int, name: str = "scale") -> None:
+    """Raise unless `scale`, the argument `name`, holds positive numbers that broadcast to
+    `(dim,)`."""
     if jnp.shape(scale) not in ((), (1,), (dim,)):
         raise ValueError(
-            f"`scale` has shape {jnp.shape(scale)}, but it must be a number or have "
-            f"shape ({dim},), as `loc` has."
+            f"`{name}` has shape {jnp.shape(scale)}, but it must be a number or have "
+            f"shape ({dim},), one entry a coordinate."
         )
     if not is_traced(scale):
         values = np.asarray(scale)
         if not np.all((values > 0) & np.isfinite(values)):
             raise ValueError(
-                "`scale` holds standard deviations, which must be positive and finite, "
+                f"`{name}` holds standard deviations, which must be positive and finite, "
                 f"but it is {scale}."
             )

@@ -53,7 +53,7 @@ class Particles(AbstractFamily):
             )
         self.log_bandwidth = None
         if bandwidth is not None:
-            check_scale(bandwidth, self.dim)
+            check_scale(bandwidth, self.dim, "bandwidth")
             log_bandwidth = jnp.log(jnp.asarray(bandwidth, self.x.dtype))
             self.log_bandwidth = jnp.broadcast_to(log_bandwidth, (self.dim,))
 

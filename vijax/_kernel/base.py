@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Scalar
 
 from .._custom_types import Point
-from .._misc import is_traced, same_function
+from .._misc import as_real, is_traced, same_function
 
 
 Positions: TypeAlias = Float[Array, "particles dim"]
@@ -48,7 +48,13 @@ class _Function(AbstractKernel):
     fn: Callable[[Point, Point], Scalar]
 
     def __call__(self, x: Point, y: Point) -> Scalar:
-        return self.fn(x, y)
+        value = jnp.asarray(self.fn(x, y))
+        if value.shape != ():
+            raise ValueError(
+                "`kernel` must return a scalar for two points, but it returned shape "
+                f"{value.shape}. Add up over the coordinates."
+            )
+        return value
 
 
 def as_kernel(kernel: Any) -> AbstractKernel:
@@ -67,14 +73,15 @@ def as_bandwidth(bandwidth: Any) -> Scalar | None:
     """A bandwidth as an array, or `None` for one that follows the particles."""
     if bandwidth is None:
         return None
-    if jnp.shape(bandwidth) != () or (
-        not is_traced(bandwidth) and not 0 < float(bandwidth) < np.inf
-    ):
+    if is_traced(bandwidth):
+        return jnp.asarray(bandwidth)
+    array = np.asarray(bandwidth)
+    if array.shape != () or not 0 < as_real(array.item()) < np.inf:
         raise ValueError(
             "`bandwidth` must be a positive number, or `None` for one that follows the "
             f"particles, but it is {bandwidth!r}."
         )
-    return jnp.asarray(bandwidth, jnp.result_type(float))
+    return jnp.asarray(array, jnp.result_type(float))
 
 
 def _some_pairs(num_particles: int) -> tuple[np.ndarray, np.ndarray]:

@@ -2,6 +2,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Scalar
 
 from .._custom_types import Point
+from .._misc import as_real
 from .base import (
     AbstractKernel,
     as_bandwidth,
@@ -42,8 +43,10 @@ class IMQ(AbstractKernel):
 
         **Raises:** `ValueError` if either is not of that kind.
         """
-        if not -1 < exponent < 0:
-            raise ValueError(f"`exponent` must be between -1 and 0, but is {exponent}.")
+        if not -1 < as_real(exponent) < 0:
+            raise ValueError(
+                f"`exponent` must be between -1 and 0, but it is {exponent!r}."
+            )
         self.bandwidth = as_bandwidth(bandwidth)
         self.exponent = exponent
 

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Scalar
 
 from .._custom_types import Point
+from .._misc import as_real
 from .base import AbstractKernel, as_kernel, Positions
 
 
@@ -37,6 +38,10 @@ class MixtureKernel(AbstractKernel):
 
         **Raises:** `ValueError` if there is no kernel, or not one weight for each.
         """
+        if not isinstance(kernels, Sequence):
+            raise ValueError(
+                f"`kernels` must be a list of kernels, but it is {kernels!r}."
+            )
         self.kernels = tuple(as_kernel(kernel) for kernel in kernels)
         if weights is None:
             weights = [1 / max(len(self.kernels), 1)] * len(self.kernels)
@@ -46,7 +51,7 @@ class MixtureKernel(AbstractKernel):
                 f"There are {len(self.kernels)} kernels and {len(self.weights)} weights. "
                 "Give at least one kernel, and one weight for each."
             )
-        if not all(weight > 0 for weight in self.weights):
+        if not all(0 < as_real(weight) < float("inf") for weight in self.weights):
             raise ValueError(f"`weights` must be positive, but they are {weights}.")
 
     def fitted(self, x: Positions) -> "MixtureKernel":

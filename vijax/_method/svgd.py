@@ -12,7 +12,7 @@ from .._family.base import AbstractFamily
 from .._family.particles import Particles
 from .._kernel.base import AbstractKernel, as_kernel
 from .._kernel.rbf import RBF
-from .._misc import as_whole, closures_as_pytrees, lenient_promotion
+from .._misc import as_real, as_whole, closures_as_pytrees, lenient_promotion
 from .._stein import check_temperature, squared_norm, stein_force
 from .._target import Target
 from .base import AbstractMethod, as_optimizer, default_optimizer, F
@@ -83,9 +83,9 @@ class SVGD(AbstractMethod):
 
         **Raises:** `ValueError` for anything else.
         """
-        if not 0 <= jitter < float("inf"):
+        if not 0 <= as_real(jitter) < float("inf"):
             raise ValueError(
-                f"`jitter` must be finite and not negative, but it is {jitter}."
+                f"`jitter` must be finite and not negative, but it is {jitter!r}."
             )
         self.kernel = RBF() if kernel is None else as_kernel(kernel)
         chosen = default_optimizer() if optimizer is None else as_optimizer(optimizer)
@@ -118,6 +118,13 @@ class SVGD(AbstractMethod):
         force = stein_force(self.kernel, x, target, self.temperature)
         loss = squared_norm(force)
         with lenient_promotion():
-            updates, state = self.optimizer.update(-force, state, x, value=loss)
+            try:
+                updates, state = self.optimizer.update(-force, state, x, value=loss)
+            except TypeError as e:
+                raise ValueError(
+                    "`optimizer` asks for more than gradients, as a line search does. "
+                    "The Stein force is no gradient of a loss whose values could be "
+                    "searched: use e.g. `optax.adam(0.05)`."
+                ) from e
         x = x + jnp.asarray(updates, x.dtype)
         return eqx.tree_at(lambda family: family.x, family, x), state, loss

@@ -44,6 +44,10 @@ class ELBO(AbstractObjective):
         **Raises:** `ValueError` for anything else.
         """
         self.num_draws = as_num_draws(num_draws)
+        if not isinstance(antithetic, bool):
+            raise ValueError(
+                f"`antithetic` must be True or False, but it is {antithetic!r}."
+            )
         self.antithetic = antithetic
         if antithetic and self.num_draws % 2:
             raise ValueError(
