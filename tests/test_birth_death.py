@@ -88,6 +88,7 @@ def test_it_weighs_modes_of_all_kinds(loc, scale, tolerance, getkey):
     assert abs(alone - 0.2) > tolerance
 
 
+@pytest.mark.slow
 def test_a_single_gaussian_is_left_unharmed(getkey):
     covariance = jnp.array([[1.0, 1.2], [1.2, 4.0]])
     target = correlated_target(jnp.array([1.0, -2.0]), jnp.linalg.inv(covariance))
@@ -111,6 +112,7 @@ def test_few_particles(num_particles, getkey):
     assert len(np.unique(fit.family.x, axis=0)) == num_particles
 
 
+@pytest.mark.slow
 def test_births_come_every_so_many_steps(getkey):
     # Half of the particles lie where there should be next to none.
     x = jr.normal(getkey(), (200, 1)).at[:100].add(-2.0).at[100:].add(3.0)

@@ -288,6 +288,7 @@ BY_HAND = np.array(
 NAMES = ("mid", "scale", "zeta")
 
 
+@pytest.mark.slow
 def test_numpyro_on_a_model(getkey):
     start = start_of_model(getkey())
     matrix = start.inverse_mass_matrix_by_site[NAMES]
@@ -328,6 +329,7 @@ def test_points_by_site_are_the_same_points(getkey):
     assert np.allclose(by_numpyro, by_us, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_blackjax(getkey):
     blackjax = pytest.importorskip("blackjax")
     target = gaussian()

@@ -245,6 +245,7 @@ def test_from_our_own_arviz_data(getkey):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_from_a_run_of_numpyro(getkey):
     def model():
         numpyro.sample("rate", dist.Gamma(4.0, 1.0))
