@@ -66,12 +66,6 @@ class Averaging(AbstractMethod):
         return self.method.start(key, loc)
 
     def init(self, key: Key, family: AbstractFamily, target: Target) -> State:
-        if isinstance(family, Particles):
-            raise ValueError(
-                "Cannot use `vi.Averaging` with `Particles`. This is because the average "
-                "of where particles have been is narrower than where they are: use "
-                f"`vi.{type(self.method).__name__}` alone."
-            )
         return _AveragingState(
             iterate=family,
             inner=self.method.init(key, family, target),
@@ -82,6 +76,12 @@ class Averaging(AbstractMethod):
         self, key: Key, family: F, target: Target, state: _AveragingState
     ) -> tuple[F, _AveragingState, Scalar]:
         iterate, inner, loss = self.method.step(key, state.iterate, target, state.inner)
+        if isinstance(family, Particles):
+            raise ValueError(
+                "Cannot use `vi.Averaging` with `Particles`. This is because the average "
+                "of where particles have been is narrower than where they are: use "
+                f"`vi.{type(self.method).__name__}` alone."
+            )
         num_steps = state.num_steps + 1
         weight = (self.power + 1) / (num_steps + self.power)
 
