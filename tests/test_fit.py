@@ -234,7 +234,7 @@ def test_ending_a_run_by_hand_keeps_every_step(at, raises, result, getkey):
 
 
 def test_a_real_interruption_keeps_the_fit(getkey):
-    # About a minute of work; interrupted once it is well under way.
+    # Minutes of work; interrupted once it is well under way.
     target = diagonal_target()
     run(target, key=getkey(), max_steps=10)
     interrupt = threading.Timer(1.0, _thread.interrupt_main)

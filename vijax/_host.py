@@ -12,6 +12,7 @@ from jaxtyping import PyTree
 
 from ._checkpoint import save
 from ._checks import check_callbacks, check_folder
+from ._interrupt import Interruption
 from ._loop.base import MAX_NONFINITE, Problem, Progress, Records, replace_target
 from ._loop.chunk import advance
 from ._misc import as_whole
@@ -247,24 +248,29 @@ def drive(
     length = 10 if run.is_compiled else 1
     bar = ProgressBar(num_steps, show=show)
     try:
-        while run.num_steps < end:
-            size = min(end - run.num_steps, length, run.longest)
-            if callback is not None:
-                size = min(size, callback_every - run.num_steps % callback_every)
-            began, was_compiled = time.perf_counter(), run.is_compiled
-            run.advance(size)
-            seconds = time.perf_counter() - began
-            ideal = int(_SECONDS * size / max(seconds, 1e-9))
-            length = max(1, ideal) if was_compiled else 10
-            skipped = int(run.progress.num_skipped)
-            bar.update(run.num_steps - start, run.losses, skipped)
-            between()
-            if callback is not None and run.num_steps % callback_every == 0:
-                callback()
-            if bool(run.progress.met):
-                return RESULTS.converged
-            if int(run.progress.num_nonfinite) >= MAX_NONFINITE:
-                return RESULTS.nonfinite
+        with Interruption() as interruption:
+            while run.num_steps < end:
+                size = min(end - run.num_steps, length, run.longest)
+                if callback is not None:
+                    size = min(size, callback_every - run.num_steps % callback_every)
+                began, was_compiled = time.perf_counter(), run.is_compiled
+                run.advance(size)
+                seconds = time.perf_counter() - began
+                ideal = int(_SECONDS * size / max(seconds, 1e-9))
+                length = max(1, ideal) if was_compiled else 10
+                skipped = int(run.progress.num_skipped)
+                bar.update(run.num_steps - start, run.losses, skipped)
+                between()
+                if callback is not None and run.num_steps % callback_every == 0:
+                    interruption.is_immediate = True
+                    callback()
+                    interruption.is_immediate = False
+                if bool(run.progress.met):
+                    return RESULTS.converged
+                if int(run.progress.num_nonfinite) >= MAX_NONFINITE:
+                    return RESULTS.nonfinite
+                if interruption.is_asked:
+                    return RESULTS.interrupted
     except StopIteration:
         return RESULTS.stopped
     except KeyboardInterrupt:
