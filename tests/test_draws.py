@@ -168,3 +168,65 @@ def test_too_few_draws(diagnostic, getkey):
 def test_results_print():
     assert "1.5" in repr(vi.Estimate(jnp.array(1.5), jnp.array(0.1)))
     assert "0.25" in repr(vi.ParetoKhat(0.25, 0.1, 0.5))
+
+
+def off_center(num_draws, key):
+    """Draws of N(0.4, 1.5) for N(0, 1)."""
+    target = vi.from_log_density(
+        lambda params: -0.5 * params["x"] ** 2, {"x": vi.Param()}
+    )
+    family = vi.MeanField(jnp.array([0.4]), jnp.array([1.5]))
+    return vi.draw(family, target, num_draws, key=key)
+
+
+def test_resampling_corrects(getkey):
+    draws = off_center(40_000, getkey())
+    x = draws.resample(20_000, key=getkey()).x
+    # The effective sample size is about .6 of the draws; ties cost some more.
+    assert abs(x.mean()) < 0.05
+    assert abs(x.std() - 1) < 0.03
+    assert draws.resample(key=getkey()).x.shape == (40_000, 1)
+
+
+def test_resampling_without_replacement(getkey):
+    draws = off_center(40_000, getkey())
+    kept = draws.resample(2_000, key=getkey(), replace=False)
+    assert len(jnp.unique(kept.x)) == 2_000
+    # So few of so many: all but exact.
+    assert abs(kept.x.mean()) < 4 / 2_000**0.5
+    assert abs(kept.x.std() - 1) < 4 / 4_000**0.5
+    assert draws.resample(key=getkey(), replace=False).x.shape == (10_000, 1)
+    everything = draws.resample(40_000, key=getkey(), replace=False)
+    assert jnp.array_equal(jnp.sort(everything.x, axis=0), jnp.sort(draws.x, axis=0))
+
+
+def test_resampled_draws_keep_their_log_density(getkey):
+    draws = off_center(1_000, getkey()).resample(key=getkey())
+    expected = jax.vmap(draws.target.log_density)(draws.x)
+    assert jnp.allclose(draws.log_p, expected)
+    assert draws.log_q is None
+    assert draws.origin["resampled"] is True
+    assert set(vi.to_arviz(draws).sample_stats) == {"log_p"}
+    with pytest.raises(ValueError, match="resampled"):
+        vi.pareto_khat(draws)
+
+
+def test_resampling_a_perfect_fit_keeps_every_draw_equally_likely(getkey):
+    target = vi.from_log_density(
+        lambda params: -0.5 * params["x"] ** 2, {"x": vi.Param()}
+    )
+    draws = vi.draw(vi.MeanField(jnp.zeros(1), 1.0), target, 5_000, key=getkey())
+    x = draws.resample(5_000, key=getkey()).x
+    assert abs(len(jnp.unique(x)) / 5_000 - (1 - jnp.exp(-1))) < 0.03
+
+
+def test_resampling_what_cannot_be(getkey):
+    draws = off_center(100, getkey())
+    with pytest.raises(ValueError, match="come once"):
+        draws.resample(101, key=getkey(), replace=False)
+    with pytest.raises(ValueError, match="`num_draws` must be a whole number"):
+        draws.resample(0, key=getkey())
+    with pytest.raises(ValueError, match="too short"):
+        off_center(10, getkey()).resample(key=getkey())
+    with pytest.raises(ValueError, match="on the host"):
+        jax.jit(lambda key: draws.resample(key=key).x + off_center(50, key).x)(getkey())

@@ -18,11 +18,13 @@ from ._fit import fit as fit
 from ._fit_result import Fit as Fit
 from ._frontend.likelihood import from_likelihood as from_likelihood
 from ._frontend.log_density import from_log_density as from_log_density
+from ._frontend.numpyro import from_numpyro as from_numpyro
 from ._kernel.base import AbstractKernel as AbstractKernel
 from ._kernel.imq import IMQ as IMQ
 from ._kernel.linear import LinearKernel as LinearKernel
 from ._kernel.mixture import MixtureKernel as MixtureKernel
 from ._kernel.rbf import RBF as RBF
+from ._loo import loo as loo
 from ._loop.base import AbstractStop as AbstractStop
 from ._loop.loss_convergence import LossConvergence as LossConvergence
 from ._loop.parameter_convergence import ParameterConvergence as ParameterConvergence

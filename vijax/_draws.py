@@ -1,15 +1,18 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
 import jax
+import jax.lax as lax
+import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PyTree
 
-from ._custom_types import Key, Params, Point
+from ._custom_types import Data, Key, Params, Point
 from ._family.base import AbstractFamily
 from ._misc import as_key, as_whole, map_in_batches, tree_size
-from ._target import Target
+from ._psis import smoothed_log_weights
+from ._target import AbstractModel, as_data, Target
 
 
 class Draws(eqx.Module):
@@ -18,7 +21,8 @@ class Draws(eqx.Module):
     **Attributes:**
 
     - `x`: the draws, on the unconstrained scale.
-    - `log_q`: the family's log density at each; `None` if it has none, as particles.
+    - `log_q`: the family's log density at each; `None` if it has none, as particles, or
+        if the draws were resampled.
     - `log_p`: the target's unnormalized log density at each, against all of the data.
     - `target`: the target.
     - `origin`: what is known of where they come from, such as the method and its steps.
@@ -45,11 +49,11 @@ class Draws(eqx.Module):
         """`log_q`, or a `ValueError` that says why there is none."""
         if self.log_q is None:
             raise ValueError(
-                "These draws have no log density: they come from particles, which have "
-                "none, so that neither an ELBO nor importance weights can be had. Put a "
-                "Gaussian around each particle, `vi.Particles(fit.family.x, "
-                "bandwidth=0.1)`, and draw from that with `vi.draw`; or fit a family "
-                "with a density."
+                "These draws have no log density, so that neither an ELBO nor importance "
+                "weights can be had. If they were resampled, ask the draws before that. "
+                "If they come from particles, put a Gaussian around each, "
+                "`vi.Particles(fit.family.x, bandwidth=0.1)`, and draw from that with "
+                "`vi.draw`; or fit a family with a density."
             )
         return self.log_q
 
@@ -88,6 +92,178 @@ class Draws(eqx.Module):
             ```
         """
         return _evaluate(self.target, self.x, fn, args)
+
+    def log_likelihood(self, data: Data = None) -> Params:
+        """The log density of each observation given each draw.
+
+        **Arguments:**
+
+        - `data`: other data than those that the target was made with, such as a test
+            set, as [`vijax.Target`][]`.with_data` takes them.
+
+        **Returns:**
+
+        A dictionary of arrays of shape `(draws, ...)`, by the names of what was
+        observed; of a target from [`vijax.from_likelihood`][] one array `"rows"`.
+
+        **Raises:** `ValueError` for a target that is a log density as a whole.
+
+        !!! Example
+
+            ```python
+            import jax
+            import jax.numpy as jnp
+            import vijax as vi
+            from jax.scipy.stats import norm
+
+            target = vi.from_likelihood(
+                lambda params: norm.logpdf(params["mu"]),
+                lambda params, y: norm.logpdf(y, params["mu"]),
+                {"mu": vi.Param()},
+                jnp.arange(5.0),
+            )
+            family, key = vi.MeanField(jnp.zeros(1)), jax.random.key(0)
+            draws = vi.draw(family, target, 100, key=key)
+            draws.log_likelihood()["rows"].shape  # (100, 5)
+            ```
+        """
+        model, data = _rebound(self.target, data)
+        return _log_likelihood(model, self.params, data)
+
+    def predict(
+        self, data: Data = None, *, key: Key, names: Sequence[str] | None = None
+    ) -> Params:
+        """New observations from the model, one set for each draw.
+
+        **Arguments:**
+
+        - `data`: the arguments or data of the model that change: `{name: value}`.
+            Default: the observed data are drawn once more (a posterior predictive
+            check).
+        - `key`: randomness. Keyword only.
+        - `names`: what is returned, if not the observed variables; deterministic ones
+            may be among them. Keyword only.
+
+        **Returns:**
+
+        A dictionary of arrays of shape `(draws, ...)`.
+
+        **Raises:** `ValueError` if the target is a density, from which nothing can be
+        drawn, or does not know one of the names.
+
+        !!! Example
+
+            ```python
+            import jax
+            import jax.numpy as jnp
+            import numpyro
+            import numpyro.distributions as dist
+            import vijax as vi
+
+            def model(t, y=None):
+                rate = numpyro.sample("rate", dist.Normal(0.0, 1.0))
+                numpyro.sample("y", dist.Normal(rate * t, 1.0), obs=y)
+
+            target = vi.from_numpyro(model, jnp.arange(5.0), jnp.arange(5.0))
+            family, key = vi.FullRank(jnp.zeros(1)), jax.random.key(0)
+            draws = vi.draw(family, target, 100, key=key)
+            draws.predict({"t": jnp.arange(8.0), "y": None}, key=key)["y"].shape
+            ```
+        """
+        model, data = _rebound(self.target, data)
+        chosen = None if names is None else tuple(names)
+        return model.predict(as_key(key), self.params, data, chosen)
+
+    def resample(
+        self,
+        num_draws: int | None = None,
+        *,
+        key: Key,
+        replace: bool = True,
+    ) -> "Draws":
+        r"""Draws corrected by importance: closer to the target than the family is.
+
+        Each draw is taken with a probability proportional to its importance weight,
+        whose tail is Pareto-smoothed. This can correct what [`vijax.pareto_khat`][] calls
+        good, below 0.7; it cannot find what no draw has seen.
+
+        **Arguments:**
+
+        - `num_draws`: how many are kept. Default: as many as there are, or a quarter of
+            them without replacement.
+        - `key`: randomness. Keyword only.
+        - `replace`: whether a draw may come twice. Without, the result is a compromise
+            between family and target, but has no ties. Keyword only.
+
+        **Returns:**
+
+        A [`vijax.Draws`][]. It has no `log_q`: its draws have no known density any more.
+
+        **Raises:** `ValueError` for draws without a density, weights that are all zero
+        or NaN, or more draws than there are without replacement.
+
+        **Reference:** Vehtari, Simpson, Gelman, Yao and Gabry (2024), *Pareto smoothed
+        importance sampling*, [arXiv:1507.02646](https://arxiv.org/abs/1507.02646);
+        without replacement: Efraimidis and Spirakis (2006), *Weighted random sampling
+        with a reservoir*.
+
+        !!! Example
+
+            ```python
+            import jax
+            import jax.numpy as jnp
+            import vijax as vi
+
+            target = vi.from_log_density(
+                lambda params: -0.5 * params["x"] ** 2, {"x": vi.Param()}
+            )
+            family = vi.MeanField(jnp.zeros(1), scale=2.0)
+            draws = vi.draw(family, target, 4_000, key=jax.random.key(0))
+            draws.resample(1_000, key=jax.random.key(1)).x.std()  # 1, not 2.
+            ```
+        """
+        key, total = as_key(key), len(self)
+        default = total if replace else max(1, total // 4)
+        count = as_whole("num_draws", default if num_draws is None else num_draws, 1)
+        if not replace and count > total:
+            raise ValueError(
+                f"`num_draws` is {count}, but there are {total} draws, which come once "
+                "each without replacement. Draw more first, or use `replace=True`."
+            )
+        log_weights = smoothed_log_weights(self.log_p, self.need_log_q())
+        return _resample(key, self, jnp.asarray(log_weights), count, replace)
+
+
+def _rebound(target: Target, data: Data) -> tuple[AbstractModel, Data]:
+    if data is None:
+        return target.model, target.data
+    model, data = target.model.rebind(data, target.data)
+    return model, as_data(data)
+
+
+@eqx.filter_jit
+def _log_likelihood(model: AbstractModel, params: Params, data: Data) -> Params:
+    one = lambda params: model.log_likelihood(params, data)
+    return map_in_batches(one, params, tree_size(data))
+
+
+@eqx.filter_jit
+def _resample(
+    key: Key,
+    draws: Draws,
+    log_weights: Float[Array, " draws"],
+    num_draws: int,
+    replace: bool,  # noqa: FBT001
+) -> Draws:
+    if replace:
+        weights = jax.nn.softmax(log_weights)
+        chosen = jr.choice(key, len(draws), (num_draws,), p=weights)
+    else:
+        noise = jr.gumbel(key, log_weights.shape, log_weights.dtype)
+        chosen = lax.top_k(log_weights + noise, num_draws)[1]
+    origin = draws.origin | {"resampled": True}
+    x, log_p = draws.x[chosen], draws.log_p[chosen]
+    return Draws(x, None, log_p, draws.target, origin)
 
 
 @eqx.filter_jit

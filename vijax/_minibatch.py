@@ -1,3 +1,4 @@
+import abc
 import math
 from typing import Any
 
@@ -76,7 +77,45 @@ def _slots(entries: tuple, num_axes: int) -> list[int | None]:
     return [*head, *[None] * (num_axes - len(head) - len(tail)), *tail]
 
 
-class Minibatch(eqx.Module):
+def drawn_indices(
+    key: Key, step: Int[Array, ""] | int, size: int, length: int, *, replace: bool
+) -> Int[Array, " batch"]:
+    """The `size` of `length` indices that a step sees, at the cost of `size`.
+
+    Without replacement, `key` stands for a run, whose epochs are shuffled each anew.
+    """
+    step = jnp.asarray(step, jnp.int32)
+    if replace:
+        return jr.randint(jr.fold_in(key, step), (size,), 0, length, jnp.int32)
+    batches = length // size
+    epoch, batch = step // batches, step % batches
+    places = batch * size + jnp.arange(size, dtype=jnp.int32)
+    return permuted(jr.fold_in(key, epoch), places, length)
+
+
+class AbstractMinibatch(eqx.Module):
+    """How a step sees a part of the data."""
+
+    @abc.abstractmethod
+    def cast(self, leaf: Array) -> Array:
+        """An array of the data as it is stored."""
+
+    @abc.abstractmethod
+    def check(self, data: Data) -> None:
+        """Raise unless a batch can be taken of `data`."""
+
+    @abc.abstractmethod
+    def whole_weight(self, data: Data) -> float:
+        """What scales a sum over all of `data` to the data there are in all."""
+
+    @abc.abstractmethod
+    def __call__(
+        self, key: Key, data: Data, step: Int[Array, ""] | int = 0
+    ) -> tuple[PyTree, float]:
+        """The batch that step number `step` sees, and what scales a sum over it."""
+
+
+class Minibatch(AbstractMinibatch):
     """Which part of the data one step sees, along which axes, and how it is scaled.
 
     Several arrays share their indices along an axis. An axis of length one is not drawn
@@ -235,13 +274,7 @@ class Minibatch(eqx.Module):
     ) -> Int[Array, " batch"]:
         size, seed = self.batch_size[slot]
         key = jr.fold_in(key if seed is None else jr.key(seed), slot)
-        step = jnp.asarray(step, jnp.int32)
-        if self.replace:
-            return jr.randint(jr.fold_in(key, step), (size,), 0, length, jnp.int32)
-        batches = length // size
-        epoch, batch = step // batches, step % batches
-        places = batch * size + jnp.arange(size, dtype=jnp.int32)
-        return permuted(jr.fold_in(key, epoch), places, length)
+        return drawn_indices(key, step, size, length, replace=self.replace)
 
     def __call__(
         self, key: Key, data: Data, step: Int[Array, ""] | int = 0

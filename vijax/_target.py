@@ -1,4 +1,5 @@
 import abc
+import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -10,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Int, PyTree, Scalar
 
 from ._custom_types import Data, Key, Params, Point
-from ._minibatch import as_minibatch, Minibatch
+from ._minibatch import AbstractMinibatch, as_minibatch, Minibatch
 from ._misc import is_tracer
 
 
@@ -55,6 +56,81 @@ class AbstractModel(eqx.Module):
         """Raise a `ValueError` unless the model makes sense with `data`, and with some
         of its rows if they come in batches."""
 
+    def minibatch(
+        self, batch_size: Any, old: AbstractMinibatch | None
+    ) -> AbstractMinibatch | None:
+        """What `batch_size` means, in place of `old`."""
+        keeps = batch_size is not None or getattr(old, "total_size", None) is not None
+        if isinstance(old, Minibatch) and keeps and not isinstance(batch_size, Minibatch):
+            batch_size = old.resized(batch_size)
+        return as_minibatch(batch_size)
+
+    @property
+    def is_generative(self) -> bool:
+        """Whether `predict` and `sample_prior` can be asked for."""
+        return False
+
+    def rebind(self, new: Data, old: Data) -> tuple["AbstractModel", Data]:
+        """The model and its data, with `new` in place of `old`."""
+        del old
+        return self, new
+
+    def log_likelihood(self, params: Params, data: Data) -> Params:
+        """The log density of each observation by the name of its array, at one draw."""
+        del params, data
+        raise ValueError(
+            "This target is a log density as a whole: it does not say what each "
+            "observation adds. Make it with `vi.from_likelihood`, `vi.from_numpyro` or "
+            "`vi.from_pymc`."
+        )
+
+    def predict(
+        self, key: Key, params: Params, data: Data, names: tuple[str, ...] | None
+    ) -> Params:
+        """New observations, one set a draw of `params`, whose arrays lead with draws."""
+        del key, params, data, names
+        raise ValueError(
+            "This target is a density, from which no data can be drawn. Draw them "
+            "yourself, `draws.evaluate(lambda params, keys: ...)`, or make the target "
+            "with `vi.from_numpyro` or `vi.from_pymc`."
+        )
+
+    def sample_prior(self, key: Key, num_draws: int, data: Data) -> tuple[Params, Params]:
+        """Parameters from the prior, and observations at each, leading with draws."""
+        del key, num_draws, data
+        raise ValueError("This target is a density, whose prior cannot be drawn from.")
+
+    def labels(self, data: Data) -> "Labels":
+        """What the data are, and the names of the axes."""
+        return Labels(observed=named_arrays(data))
+
+
+@dataclasses.dataclass(frozen=True)
+class Labels:
+    """What an export calls things.
+
+    **Attributes:**
+
+    - `observed`: the arrays that were observed, by name.
+    - `constants`: the other data.
+    - `coords`: `{dimension: labels}`.
+    - `dims`: `{variable: [dimension, ...]}`.
+    """
+
+    observed: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    constants: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    coords: dict[str, Any] = dataclasses.field(default_factory=dict)
+    dims: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+
+
+def named_arrays(data: Any) -> dict[str, np.ndarray]:
+    """The arrays of a pytree by the names on the way to them."""
+    out = {}
+    for path, leaf in jtu.tree_flatten_with_path(data)[0]:
+        parts = (jtu.keystr((entry,), simple=True) for entry in path)
+        out["_".join(parts) or "data"] = np.asarray(leaf)
+    return out
+
 
 def _count_nan(array: Array | np.ndarray) -> int:
     # Where the data are: on an accelerator a look from the host would copy them all, and
@@ -64,7 +140,7 @@ def _count_nan(array: Array | np.ndarray) -> int:
     return int(np.sum(np.isnan(array)))
 
 
-def _as_data(data: Any) -> PyTree[Array]:
+def as_data(data: Any) -> PyTree[Array]:
     """The data as JAX arrays, or an error that says which leaf is wrong."""
 
     def convert(path, leaf):
@@ -113,7 +189,7 @@ class Target(eqx.Module):
 
     model: AbstractModel
     data: PyTree[Array]
-    minibatch: Minibatch | None
+    minibatch: AbstractMinibatch | None
     weight: float
     is_batch: bool
 
@@ -121,7 +197,7 @@ class Target(eqx.Module):
         self,
         model: AbstractModel,
         data: Data = None,
-        minibatch: Minibatch | None = None,
+        minibatch: AbstractMinibatch | None = None,
     ):
         """**Arguments:**
 
@@ -130,7 +206,7 @@ class Target(eqx.Module):
         - `minibatch`: what a step sees of them. Default: all of them.
         """
         self.model = model
-        self.data = _as_data(data)
+        self.data = as_data(data)
         self.minibatch = minibatch
         self.weight = 1.0
         self.is_batch = False
@@ -195,11 +271,13 @@ class Target(eqx.Module):
 
         **Arguments:**
 
-        - `data`: as given to the front-end.
+        - `data`: as given to the front-end; of a NumPyro or PyMC model a dictionary of
+            the arguments or data that change.
 
         **Raises:** `ValueError` as the front-end does.
         """
-        return Target(self.model, data, self.minibatch)
+        model, data = self.model.rebind(data, self.data)
+        return Target(model, data, self.minibatch)
 
     def with_batch_size(self, batch_size: Any) -> "Target":
         """The same model and data, seen in other batches.
@@ -207,17 +285,15 @@ class Target(eqx.Module):
         **Arguments:**
 
         - `batch_size`: anything that [`vijax.from_likelihood`][] takes: a number of
-            rows, a tuple over axes, a [`vijax.Minibatch`][], or `None` for all rows.
+            rows, a tuple over axes, a [`vijax.Minibatch`][], or `None` for all rows;
+            for a model with plates also `{plate: size}`.
             What else a `Minibatch` had said, such as `total_size`, stays unless there
             is a new one.
 
         **Raises:** `ValueError` as the front-end does.
         """
-        old = self.minibatch
-        keeps = batch_size is not None or (old is not None and old.total_size is not None)
-        if old is not None and keeps and not isinstance(batch_size, Minibatch):
-            batch_size = old.resized(batch_size)
-        return Target(self.model, self.data, as_minibatch(batch_size))
+        minibatch = self.model.minibatch(batch_size, self.minibatch)
+        return Target(self.model, self.data, minibatch)
 
 
 def check_target(target: Any) -> None:
@@ -225,6 +301,7 @@ def check_target(target: Any) -> None:
     if not isinstance(target, Target):
         raise ValueError(
             f"`target` must be a `vi.Target`, but it is a {type(target).__name__}. Make "
-            "one with `vi.from_log_density(log_density, params, data)` or "
-            "`vi.from_likelihood(log_prior, log_likelihood, params, data)`."
+            "one with `vi.from_log_density(log_density, params, data)`, "
+            "`vi.from_likelihood(log_prior, log_likelihood, params, data)`, "
+            "`vi.from_numpyro(model, *args)` or `vi.from_pymc(model)`."
         )

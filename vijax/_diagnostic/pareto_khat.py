@@ -2,11 +2,7 @@ import equinox as eqx
 import numpy as np
 
 from .._draws import check_draws, Draws
-from .._misc import is_traced
-
-
-# The fewest draws for which the tail has the five that a fit needs.
-_FEWEST_DRAWS = 25
+from .._psis import check_log_weights, is_constant, smoothed
 
 
 class ParetoKhat(eqx.Module):
@@ -66,34 +62,10 @@ def pareto_khat(draws: Draws) -> ParetoKhat:
         ```
     """
     check_draws(draws)
-    if is_traced(draws):
-        raise ValueError(
-            "`pareto_khat` calls ArviZ, on the host: not inside `jax.jit`, `jax.vmap` or "
-            "the like. Hand the draws out, and call it on them."
-        )
-    log_p, log_q = np.asarray(draws.log_p), np.asarray(draws.need_log_q())
-    if len(draws) < _FEWEST_DRAWS:
-        raise ValueError(
-            f"The tail of {len(draws)} weights is too short for a k-hat. Draw at least "
-            f"{_FEWEST_DRAWS}, better 1,000 or more."
-        )
-    log_weights = (log_p - log_q).astype(np.float64)
-    bad = int(np.sum(~np.isfinite(log_weights)))
-    if bad:
-        raise ValueError(
-            f"{bad} of {len(draws)} log weights are NaN or infinite: the target has no "
-            "finite log density where the family draws. The fit is far off, or the "
-            "supports of the parameters are wrong."
-        )
+    log_q = draws.need_log_q()
+    log_weights = check_log_weights(draws.log_p, log_q)
     spread = float(np.std(log_weights, ddof=1))
-    # A difference of two rounded numbers is known no better than this.
-    size = max(np.max(np.abs(log_p)), np.max(np.abs(log_q)), 1.0)
-    rounding = 16 * float(np.finfo(log_p.dtype).eps * size)
     tail = min(len(draws) // 5, int(np.ceil(3 * len(draws) ** 0.5)))
-    if np.ptp(log_weights) <= rounding:
-        khat = 0.0
-    else:
-        from arviz_stats.base.array import array_stats
-
-        khat = float(array_stats.psislw(-log_weights)[1])
+    perfect = is_constant(draws.log_p, log_q, log_weights)
+    khat = 0.0 if perfect else smoothed(log_weights)[1]
     return ParetoKhat(khat, (1 + max(khat, 0.0)) / tail**0.5, spread)

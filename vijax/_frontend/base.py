@@ -20,6 +20,10 @@ class AbstractDensity(eqx.Module):
         """The log density; `weight` multiplies what depends on the data."""
 
     @abc.abstractmethod
+    def rows(self, params: Params, data: Data) -> Params | None:
+        """What each row adds, by name; `None` where that is unknown."""
+
+    @abc.abstractmethod
     def check(self, space: ParamSpace, data: Data, *, in_batches: bool) -> None:
         """Raise a `ValueError` unless the density can be called with these."""
 
@@ -51,6 +55,10 @@ class ParamModel(AbstractModel):
     def unconstrain(self, params: Params, data: Data) -> Point:
         del data
         return self.space.unconstrain(params)
+
+    def log_likelihood(self, params: Params, data: Data) -> Params:
+        rows = self.density.rows(params, data)
+        return super().log_likelihood(params, data) if rows is None else rows
 
     def check(self, data: Data, *, in_batches: bool) -> None:
         self.density.check(self.space, data, in_batches=in_batches)

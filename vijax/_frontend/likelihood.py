@@ -21,6 +21,10 @@ class _Likelihood(AbstractDensity):
         rows = self.log_likelihood(params, data)
         return weight * jnp.sum(rows) + self.log_prior(params)
 
+    def rows(self, params: Params, data: Data) -> Params:
+        rows = self.log_likelihood(params, data)
+        return {"rows": jnp.sum(rows, axis=tuple(range(1, rows.ndim)))}
+
     def check(self, space: ParamSpace, data: Data, *, in_batches: bool) -> None:
         if not jtu.tree_leaves(data):
             raise ValueError(

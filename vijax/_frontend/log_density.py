@@ -15,6 +15,9 @@ class _LogDensity(AbstractDensity):
     def __call__(self, params: Params, data: Data, weight: Any) -> Scalar:
         return weight * (self.fn(params) if data is None else self.fn(params, data))
 
+    def rows(self, params: Params, data: Data) -> None:
+        del params, data
+
     def check(self, space: ParamSpace, data: Data, *, in_batches: bool) -> None:
         if in_batches:
             raise ValueError(

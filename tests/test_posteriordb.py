@@ -1,0 +1,68 @@
+"""Real posteriors with reference draws, where the database is at hand."""
+
+import importlib.util
+import os
+import pathlib
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import vijax as vi
+
+
+_usual = pathlib.Path(__file__).parents[2] / "shared" / "posteriordb"
+ROOT = pathlib.Path(os.environ.get("POSTERIORDB", _usual))
+pytestmark = pytest.mark.skipif(
+    not (ROOT / "models.py").exists(), reason="POSTERIORDB names no database"
+)
+
+NAMES = (
+    sorted(path.stem for path in (ROOT / "posteriors").glob("*.json"))
+    if ROOT.exists()
+    else []
+)
+
+
+def _module(name):
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, ROOT / f"{name}.py")
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+@pytest.fixture
+def lenient():
+    # The models mix ranks and dtypes, as their users may.
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("name", NAMES)
+def test_stein_identity(name, lenient):
+    # At draws of the posterior the score s has E[s] = 0 and E[(x - E[x]) s'] = -I.
+    posterior = _module("models").POSTERIORS[name]
+    target = vi.from_numpyro(posterior.model, **posterior.data())
+    latents = posterior.latents(_module("reference").load(name))
+    latents = {key: jnp.asarray(value)[::4] for key, value in latents.items()}
+    x = jax.jit(jax.vmap(target.unconstrain))(latents)
+    score = jax.jit(
+        lambda x: jax.lax.map(jax.grad(target.log_density), x, batch_size=100)
+    )(x)
+    assert jnp.all(jnp.isfinite(score))
+    root = len(x) ** 0.5
+    stderr = score.std(axis=0) / root
+    products = (x - x.mean(axis=0))[:, :, None] * score[:, None, :]
+    error = products.mean(axis=0) + jnp.eye(target.dim)
+    # The largest of d + d² standard normals, at odds of one in ten thousand.
+    bar = 4.0 + 0.5 * np.log10(target.dim + 1)
+    if name != "eight_schools-eight_schools_centered":  # Its scores have no variance.
+        assert jnp.max(jnp.abs(score.mean(axis=0) / stderr)) < bar
+        assert jnp.max(jnp.abs(error / (products.std(axis=0) / root))) < bar
