@@ -12,6 +12,7 @@ compiles for each.
 import json
 import statistics
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.random as jr
@@ -26,6 +27,7 @@ from numpyro.infer.autoguide import AutoDiagonalNormal
 import vijax as vi
 
 
+sample: Any = numpyro.sample  # Its type is a union that nothing can be done with.
 NUM_STEPS = 2_000
 NUM_ROWS = 2_000
 LENGTHS = {"county": 80, "year": 12, "school": 40, "age": 9}
@@ -33,22 +35,22 @@ LENGTHS = {"county": 80, "year": 12, "school": 40, "age": 9}
 
 def model(x, groups, y=None):
     """Twenty sites."""
-    intercept = numpyro.sample("intercept", dist.Normal(0.0, 5.0))
-    sigma = numpyro.sample("sigma", dist.HalfNormal(2.0))
-    tail = numpyro.sample("tail", dist.Gamma(2.0, 0.1))
-    width = numpyro.sample("width", dist.HalfCauchy(1.0))
-    slopes = numpyro.sample("slopes", dist.Normal(0.0, width).expand([5]).to_event(1))
-    bend = numpyro.sample("bend", dist.Normal(0.0, 1.0))
+    intercept = sample("intercept", dist.Normal(0.0, 5.0))
+    sigma = sample("sigma", dist.HalfNormal(2.0))
+    tail = sample("tail", dist.Gamma(2.0, 0.1))
+    width = sample("width", dist.HalfCauchy(1.0))
+    slopes = sample("slopes", dist.Normal(0.0, width).expand([5]).to_event(1))
+    bend = sample("bend", dist.Normal(0.0, 1.0))
     loc = intercept + x @ slopes + bend * x[:, 0] ** 2
     for name, length in LENGTHS.items():
-        mean = numpyro.sample(f"{name}_mean", dist.Normal(0.0, 1.0))
-        spread = numpyro.sample(f"{name}_spread", dist.HalfNormal(1.0))
+        mean = sample(f"{name}_mean", dist.Normal(0.0, 1.0))
+        spread = sample(f"{name}_spread", dist.HalfNormal(1.0))
         with numpyro.plate(f"{name}_plate", length):
-            effect = numpyro.sample(name, dist.Normal(mean, spread))
+            effect = sample(name, dist.Normal(mean, spread))
         loc = loc + effect[groups[name]]
     loc = numpyro.deterministic("loc", loc)
     with numpyro.plate("rows", x.shape[0]):
-        numpyro.sample("y", dist.StudentT(2 + tail, loc, sigma), obs=y)
+        sample("y", dist.StudentT(2 + tail, loc, sigma), obs=y)
 
 
 def data(seed: int) -> tuple:
@@ -87,11 +89,12 @@ def child(name: str) -> dict:
     warm_up()
     compiled = []
 
-    def listen(event: str, seconds: float, **kwargs) -> None:
+    def listen(event: str, seconds: float, **_: Any) -> None:
         if "backend_compile" in event:
             compiled.append(seconds)
 
-    jax.monitoring.register_event_duration_secs_listener(listen)
+    listener: Any = listen
+    jax.monitoring.register_event_duration_secs_listener(listener)
     first, losses = timed(lambda: CONTENDERS[name](0))
     made = len(compiled)
     second, _ = timed(lambda: CONTENDERS[name](1))

@@ -19,6 +19,7 @@ from ._fit_result import Fit as Fit
 from ._frontend.likelihood import from_likelihood as from_likelihood
 from ._frontend.log_density import from_log_density as from_log_density
 from ._frontend.numpyro import from_numpyro as from_numpyro
+from ._frontend.pymc import from_pymc as from_pymc
 from ._kernel.base import AbstractKernel as AbstractKernel
 from ._kernel.imq import IMQ as IMQ
 from ._kernel.linear import LinearKernel as LinearKernel

@@ -4,39 +4,18 @@ Nothing here knows of inference. PyMC and PyTensor are imported inside, since th
 optional.
 """
 
-import contextlib
-import functools
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 
-from ._misc import lenient_promotion
+from ._pymc_jax import Program, quiet
 
 
 # Constants as large as this are data: a program should not hold a table.
 _LARGE = 1000
 
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Without warnings, or words on what is sampled, that our users did not ask for."""
-    logger = logging.getLogger("pymc")
-    level = logger.level
-    try:
-        logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def _without_initial_values(model: Any) -> Any:
@@ -46,121 +25,6 @@ def _without_initial_values(model: Any) -> Any:
         "rvs_to_initial_values": dict.fromkeys(model.rvs_to_initial_values)
     }
     return out
-
-
-def _without_checks(fgraph: Any) -> None:
-    # Inside `jax.jit` nothing can be raised.
-    from pytensor.raise_op import CheckAndRaise
-
-    for node in fgraph.toposort():
-        if isinstance(node.op, CheckAndRaise):
-            fgraph.replace(node.outputs[0], node.inputs[0], import_missing=True)
-
-
-def _jaxified(inputs: Sequence[Any], outputs: Sequence[Any]) -> Callable:
-    """`outputs` as a JAX function of `inputs`."""
-    from pytensor.compile.mode import get_mode
-    from pytensor.graph.fg import FunctionGraph
-
-    with _keeping_x64():
-        from pytensor.link.jax.dispatch import jax_funcify
-
-    # Perhaps within somebody's trace, whose tracers must not be kept.
-    with quiet(), lenient_promotion(), jax.ensure_compile_time_eval():
-        fgraph = FunctionGraph(list(inputs), list(outputs), clone=True)
-        _without_checks(fgraph)
-        get_mode("JAX").optimizer.rewrite(fgraph)
-        _without_checks(fgraph)
-        fn = jax_funcify(fgraph)
-
-    def call(*args: Array) -> tuple[Array, ...]:
-        cast = (
-            jnp.asarray(arg, jax.dtypes.canonicalize_dtype(var.type.dtype))
-            for arg, var in zip(args, inputs, strict=True)
-        )
-        with quiet(), lenient_promotion():
-            return tuple(jnp.asarray(out) for out in fn(*cast))
-
-    return call
-
-
-@contextlib.contextmanager
-def _keeping_x64() -> Iterator[None]:
-    # PyTensor sets it for the whole process when its JAX linker is imported.
-    before = jax.config.jax_enable_x64  # pyright: ignore[reportAttributeAccessIssue]
-    try:
-        yield
-    finally:
-        jax.config.update("jax_enable_x64", before)
-
-
-class Program:
-    """The functions of a PyMC model with data of given shapes.
-
-    Each takes a list of variables, in the model's order, and then the data and indices.
-    """
-
-    def __init__(self, model: Any, inputs: Sequence[Any]):
-        self._model = model
-        self._inputs = list(inputs)
-
-    def _of_values(self, outputs: Sequence[Any]) -> Callable:
-        return _jaxified([*self._model.value_vars, *self._inputs], outputs)
-
-    @functools.cached_property
-    def log_density(self) -> Callable:
-        """Of the value variables, log-Jacobian included."""
-        return self._of_values([self._model.logp()])
-
-    @functools.cached_property
-    def constrain(self) -> Callable:
-        """Free and deterministic variables, from the value variables."""
-        model = self._model
-        named = [*model.free_RVs, *_computable(model)]
-        return self._of_values(model.replace_rvs_by_values(named))
-
-    @functools.cached_property
-    def names(self) -> tuple[str, ...]:
-        """What `constrain` returns."""
-        return tuple(v.name for v in (*self._model.free_RVs, *_computable(self._model)))
-
-    @functools.cached_property
-    def rows(self) -> Callable:
-        """The log density of each observation, from the value variables."""
-        from pymc.variational.minibatch_rv import get_scaling, MinibatchRandomVariable
-
-        model, outputs = self._model, []
-        observed = model.observed_RVs
-        for rv, logp in zip(observed, model.logp(observed, sum=False), strict=True):
-            if isinstance(rv.owner.op, MinibatchRandomVariable):
-                total_size = rv.owner.inputs[1:]
-                logp = logp / get_scaling(total_size, model.rvs_to_values[rv].shape)
-            outputs.append(logp)
-        return self._of_values(outputs)
-
-    @functools.cached_property
-    def unconstrain(self) -> Callable:
-        """The value variables, from the free variables."""
-        from pytensor.graph.replace import graph_replace
-
-        model, given = self._model, {}
-        values = []
-        for rv in model.free_RVs:
-            given[rv] = rv.type(name=rv.name)
-            transform = model.rvs_to_transforms[rv]
-            identity = transform is None
-            values.append(rv if identity else transform.forward(rv, *rv.owner.inputs))
-        values = graph_replace(values, given, strict=False)
-        return _jaxified([*given.values(), *self._inputs], values)
-
-
-def _computable(model: Any) -> list[Any]:
-    """The deterministic variables, but those that hide randomness."""
-    from pymc.pytensorf import find_rng_nodes
-
-    graphs = model.replace_rvs_by_values(model.deterministics)
-    pairs = zip(model.deterministics, graphs, strict=True)
-    return [var for var, graph in pairs if not find_rng_nodes([graph])]
 
 
 class PyMCGraph:
@@ -187,8 +51,8 @@ class PyMCGraph:
         self._programs: dict[Any, Program] = {}
         self._find_dimensions()
         self._find_observed()
-        self._find_other_data()
         self._find_minibatches()
+        self._find_other_data()
 
     def __deepcopy__(self, memo: dict) -> "PyMCGraph":
         return self
@@ -209,7 +73,7 @@ class PyMCGraph:
         self.observed: dict[str, str] = {}
         for node in self._fgraph.toposort():
             if isinstance(node.op, ModelObservedRV):
-                name = node.outputs[0].name
+                name = str(node.outputs[0].name)
                 leaf = self._add_leaf(_leaf_of(node.inputs[1]), name)
                 if leaf is not None:
                     self.observed[name] = leaf
@@ -223,7 +87,7 @@ class PyMCGraph:
                 if var.owner is None and not is_small:
                     kind = "constant" if isinstance(var, Constant) else "shared"
                     name = f"{kind}_{len(self.data)}"
-                    self._add_leaf(var, var.name or name)
+                    self._add_leaf(var, str(var.name or name))
 
     def _find_minibatches(self) -> None:
         from pymc.data import MinibatchOp
@@ -234,11 +98,13 @@ class PyMCGraph:
         for node in self._fgraph.toposort():
             if isinstance(node.op, MinibatchOp):
                 name = f"minibatch_{len(self.minibatches)}"
-                for i, var in enumerate(node.inputs[:-1]):
-                    self._add_leaf(var, f"{name}_{i}")
-                leaves = [self._leaves.get(_leaf_of(var)) for var in node.inputs[:-1]]
+                leaves = [
+                    self._add_leaf(_leaf_of(var), f"{name}_{i}")
+                    for i, var in enumerate(node.inputs[:-1])
+                ]
                 self._behind[name] = [leaf for leaf in leaves if leaf is not None]
-                length = node.inputs[0].shape[0].eval(mode="FAST_COMPILE")
+                first: Any = node.inputs[0]
+                length = first.shape[0].eval(mode="FAST_COMPILE")
                 size = node.outputs[0].type.shape[0]
                 self.minibatches[name] = int(length), size
                 # Each has its own generator, by which copies of it are recognized.
@@ -259,7 +125,7 @@ class PyMCGraph:
         value = np.asarray(var.get_value() if is_shared else var.data)
         if value.dtype.kind not in "fiub" or (value.dtype.kind == "b" and not is_shared):
             return None  # A mask of constants selects entries when a program is made.
-        name = var.name if is_shared and var.name else name
+        name = str(var.name) if is_shared and var.name else name
         twins = [n for n, old in self.data.items() if not is_shared and old is value]
         if not twins and name in self.data:
             name = f"{name}_{len(self.data)}"
@@ -305,25 +171,24 @@ class PyMCGraph:
         """The labels along each dimension; numbers where its length is another now."""
         out = {}
         for dim, length in self.lengths(shapes).items():
-            labels = self.model.coords.get(dim)
-            known = labels is not None and len(labels) == length
-            out[dim] = list(labels) if known else list(range(length))
+            labels = self.model.coords.get(dim) or ()
+            out[dim] = list(labels if len(labels) == length else range(length))
         return out
 
     def _copy(self, leaves: dict[str, Any], indices: dict[str, Any]) -> Any:
         """A PyMC model of `leaves`, seen where `indices` say."""
-        import pytensor.tensor as pt
         from pymc.data import MinibatchOp
         from pymc.model.fgraph import model_from_fgraph, ModelFreeRV
         from pytensor.graph.fg import FunctionGraph
         from pytensor.graph.replace import clone_replace
         from pytensor.graph.traversal import ancestors
+        from pytensor.tensor.basic import constant
 
         shapes = {name: leaf.type.shape for name, leaf in leaves.items()}
         lengths = self.lengths(shapes)
         new: dict[Any, Any] = {var: leaves[name] for var, name in self._leaves.items()}
         for var, dim in self._lengths.items():
-            new[var] = pt.constant(lengths[dim], name=dim, dtype=var.type.dtype)
+            new[var] = constant(lengths[dim], name=dim, dtype=var.type.dtype)
         names = [out.name for out in self._fgraph.outputs]
         # Types follow from the static shapes of the data only if nodes are made anew.
         outputs = clone_replace(self._fgraph.outputs, new, rebuild_strict=False)
@@ -342,7 +207,7 @@ class PyMCGraph:
         fgraph: Any = FunctionGraph(outputs=outputs, clone=False)
         fgraph._coords = {dim: tuple(ticks) for dim, ticks in self.coords(shapes).items()}
         fgraph._dim_lengths = {
-            dim: pt.constant(length, dtype="int64") for dim, length in lengths.items()
+            dim: constant(length, dtype="int64") for dim, length in lengths.items()
         }
         values = {}
         for node in fgraph.apply_nodes:
@@ -375,18 +240,18 @@ class PyMCGraph:
 
     def program(self, shapes: Shapes, sizes: Shapes = ()) -> Program:
         """The functions for data of some shapes, in batches of some sizes."""
-        import pytensor.tensor as pt
+        from pytensor.tensor.type import TensorType
 
         key = shapes, sizes, jnp.result_type(float)
         if key not in self._programs:
             roots = self._roots(dict(shapes))
             indices = {
-                name: pt.TensorType("int64", shape=shape)(name) for name, shape in sizes
+                name: TensorType("int64", shape=shape)(name) for name, shape in sizes
             }
             with quiet():
                 model = self._copy(roots, indices)
             inputs = [*roots.values(), *indices.values()]
-            self._programs[key] = Program(model, inputs)
+            self._programs[key] = Program(model, inputs, self.model)
         return self._programs[key]
 
     def initial(self, data: dict[str, Any]) -> dict[str, np.ndarray]:

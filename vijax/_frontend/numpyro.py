@@ -148,7 +148,7 @@ class _NumPyroModel(AbstractModel):
         return True
 
     def rebind(self, new: Data, old: Data) -> tuple[AbstractModel, Data]:
-        names = tuple(self.rest.tree)
+        names = tuple(inspect.signature(innermost(self.fn)).parameters)
         if not isinstance(new, dict) or set(new) - set(names):
             got = sorted(new) if isinstance(new, dict) else f"a {type(new).__name__}"
             raise ValueError(
@@ -283,7 +283,7 @@ def _check_plates(layout: Layout) -> None:
             )
 
 
-def from_numpyro(model: Any, *args: Any, **kwargs: Any) -> Target:
+def from_numpyro(model: Any, /, *args: Any, **kwargs: Any) -> Target:
     """A target from a NumPyro model.
 
     All that NumPyro's own NUTS can sample from works: any continuous support, nested
