@@ -134,7 +134,7 @@ def radon_data():
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:Estimated shape parameter")
+@pytest.mark.filterwarnings("default")  # Of ArviZ, on tails and on pandas.
 def test_loo_and_predictions_are_those_of_nuts(getkey):
     county, floor, y = radon_data()
     target = vi.from_numpyro(radon, county, floor, y)
