@@ -13,7 +13,7 @@ root = pathlib.Path(vijax.__file__).parent
 # From the ground floor up. A module may import its own folder's `base`, and anything
 # on a lower floor.
 floors = (
-    ("_custom_types", "_misc", "_results", "_archive", "_interrupt"),
+    ("_custom_types", "_misc", "_results", "_archive", "_interrupt", "_lazy_numpyro"),
     ("_param", "_permutation"),
     ("_minibatch",),
     ("_plates", "_numpyro_sites", "_numpyro_handlers", "_pymc_jax"),

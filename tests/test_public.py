@@ -106,6 +106,17 @@ def test_readme():
             exec(block, scope)
 
 
+@pytest.mark.parametrize("first", ["import vijax", "import numpyro.distributions"])
+def test_numpyro_is_whole_after_arviz(first):
+    # ArviZ makes NumPyro a lazy module, whose packages then lack their submodules.
+    code = (
+        f"import arviz_base; {first}; import vijax, numpyro; "
+        "assert hasattr(numpyro.distributions, 'distribution')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_version_is_that_of_the_project():
     text = (root / "pyproject.toml").read_text()
     assert f'version = "{vi.__version__}"' in text

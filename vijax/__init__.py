@@ -25,6 +25,7 @@ from ._kernel.imq import IMQ as IMQ
 from ._kernel.linear import LinearKernel as LinearKernel
 from ._kernel.mixture import MixtureKernel as MixtureKernel
 from ._kernel.rbf import RBF as RBF
+from ._lazy_numpyro import attach_submodules as _attach_submodules
 from ._loo import loo as loo
 from ._loop.base import AbstractStop as AbstractStop
 from ._loop.loss_convergence import LossConvergence as LossConvergence
@@ -49,5 +50,7 @@ from ._results import FitError as FitError, RESULTS as RESULTS
 from ._target import AbstractModel as AbstractModel, Target as Target
 from ._to_particles import to_particles as to_particles
 
+
+_attach_submodules()
 
 __version__ = _version("vijax")
