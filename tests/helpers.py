@@ -1,5 +1,7 @@
 import equinox as eqx
 import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
 
 import vijax as vi
 
@@ -39,6 +41,17 @@ def correlated_target(loc, precision):
     return vi.from_log_density(correlated_log_density, params, (loc, precision))
 
 
+TRIL = np.array([[0.5, 0.0, 0.0], [0.2, 0.4, 0.0], [-0.1, 0.3, 0.6]])
+
+
+def bent():
+    """A flow that is not the identity."""
+    base = vi.MeanField(jnp.arange(1.0, DIM + 1), scale=0.5)
+    flow = vi.Coupling(base, key=jr.key(0), num_layers=3, width=8)
+    noise = 0.1 * jr.normal(jr.key(1), flow.layers.last.shape)
+    return eqx.tree_at(lambda flow: flow.layers.last, flow, noise)
+
+
 # Every final class that vijax exports must be in one of these tables; the contract
 # tests then run on it. See `test_public.py`.
 families = {
@@ -46,11 +59,25 @@ families = {
         jnp.array([[1.0, 2.0, 3.0], [0.5, 2.2, 3.5], [1.6, 1.4, 2.6], [1.0, 2.5, 2.8]]),
         bandwidth=jnp.array([0.3, 0.5, 0.4]),
     ),
-    "FullRank": lambda: vi.FullRank(
-        jnp.arange(1.0, DIM + 1),
-        jnp.array([[0.5, 0.0, 0.0], [0.2, 0.4, 0.0], [-0.1, 0.3, 0.6]]),
-    ),
+    "FullRank": lambda: vi.FullRank(jnp.arange(1.0, DIM + 1), TRIL),
     "MeanField": lambda: vi.MeanField(jnp.arange(1.0, DIM + 1), jnp.array(0.5)),
+    "StudentT": lambda: vi.StudentT(jnp.arange(1.0, DIM + 1), TRIL, df=8.0),
+    "StudentT, whole df": lambda: vi.StudentT(jnp.arange(1.0, DIM + 1), TRIL, df=9),
+    "Mixture": lambda: vi.Mixture(
+        [vi.FullRank(jnp.arange(1.0, DIM + 1), TRIL), vi.FullRank(jnp.ones(DIM), 0.4)],
+        weights=[0.3, 0.6],
+    ),
+    "Affine": lambda: vi.Affine(
+        vi.FullRank(jnp.array([0.1, -0.2, 0.3]), TRIL), jnp.arange(1.0, DIM + 1), 2 * TRIL
+    ),
+    "Coupling": bent,
+}
+# Arrays that draws do not depend on, or not differentiably.
+untrained = {
+    "Affine": (".loc", ".log_diag", ".below"),
+    "Mixture": (".logits",),
+    "Coupling": (".layers.kept",),
+    "StudentT, whole df": (".log_df",),
 }
 # Objectives whose value is the negative ELBO, and in which settings.
 elbos = {

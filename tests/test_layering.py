@@ -21,14 +21,17 @@ floors = (
     ("_target",),
     ("_family", "_frontend", "_kernel"),
     ("_psis",),
-    ("_stein", "_draws"),
+    ("_stein", "_draws", "_probe", "_proposal"),
+    ("_natural_gradient", "_quasi_newton"),
     ("_objective",),
-    ("_method", "_diagnostic"),
+    ("_method", "_diagnostic", "_diagnosis"),
+    ("_correct",),
     ("_arviz", "_loo", "_plots", "_to_particles", "_nuts", "_loop", "_named"),
     ("_checks", "_start", "_progress"),
     ("_checkpoint",),
     ("_host",),
     ("_fit_result",),
+    ("_step_up", "_report"),
     ("_fit",),
     ("__init__",),
     ("__main__",),
@@ -41,7 +44,10 @@ def _imports(path):
         if isinstance(node, ast.ImportFrom) and node.level > 0:
             base = path.parent.parts[len(root.parts) :]
             base = base[: len(base) - (node.level - 1)]
-            yield (*base, *(node.module or "").split("."))
+            if node.module is None:
+                yield from ((*base, alias.name) for alias in node.names)
+            else:
+                yield (*base, *node.module.split("."))
 
 
 @pytest.mark.parametrize(

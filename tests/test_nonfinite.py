@@ -183,7 +183,7 @@ def test_a_start_outside_is_replaced_by_one_inside(getkey):
         return jnp.log(params["x"] - 0.1) - params["x"]
 
     target = vi.from_log_density(log_density, {"x": vi.Param()})
-    start = vi.fit(target, key=getkey(), max_steps=0, progress=False)
+    start = vi.fit(target, "advi", key=getkey(), max_steps=0, progress=False)
     assert start.family.mean[0] > 0.1
     assert target.log_density(start.family.mean) > -jnp.inf
 

@@ -348,6 +348,7 @@ def test_a_hidden_markov_chain_is_summed_out(getkey):
     np.testing.assert_allclose(value, expected, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_draws_with_discrete_sites(getkey):
     draws = vi.fit(
         vi.from_numpyro(mixture, Y), key=getkey(), max_steps=100, progress=False

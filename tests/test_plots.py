@@ -53,7 +53,7 @@ def gaussian():
 
 def run(key, **options):
     options = {"max_steps": 100, "progress": False} | options
-    return vi.fit(gaussian(), key=key, **options)
+    return vi.fit(gaussian(), "fullrank_advi", key=key, **options)
 
 
 def ended(result, num_steps=500):
@@ -243,7 +243,9 @@ def test_a_fit_out_of_jit_is_not_padded(getkey):
     rule = vi.LossConvergence()
     track = {"mean": lambda key, family, target: family.mean}
     fit = eqx.filter_jit(
-        lambda key: vi.fit(gaussian(), key=key, stop=rule, track=track, max_steps=9_000)
+        lambda key: vi.fit(
+            gaussian(), "advi", key=key, stop=rule, track=track, max_steps=9_000
+        )
     )(getkey())
     made = int(fit.num_steps)
     assert made < fit.losses.size  # Or this shows nothing.
@@ -625,7 +627,9 @@ def test_bad_input(call, match, as_for_users):
 
 def test_several_fits_in_one(getkey):
     track = {"std": lambda key, family, target: family.std}
-    one = lambda key: vi.fit(gaussian(), key=key, max_steps=20, track=track, throw=False)
+    one = lambda key: vi.fit(
+        gaussian(), "advi", key=key, max_steps=20, track=track, throw=False
+    )
     fits = eqx.filter_vmap(one)(jr.split(getkey(), 3))
     for plot in (vi.plot_loss, vi.plot_trackers):
         with pytest.raises(ValueError, match="several runs in one"):

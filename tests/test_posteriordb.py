@@ -66,3 +66,20 @@ def test_stein_identity(name, lenient):
     if name != "eight_schools-eight_schools_centered":  # Its scores have no variance.
         assert jnp.max(jnp.abs(score.mean(axis=0) / stderr)) < bar
         assert jnp.max(jnp.abs(error / (products.std(axis=0) / root))) < bar
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("name", NAMES)
+def test_the_default_is_excellent_and_its_report_is_true(name, lenient):
+    # z < 0.1 and r < log 1.1, see the README of the database.
+    posterior = _module("models").POSTERIORS[name]
+    target = vi.from_numpyro(posterior.model, **posterior.data())
+    fit = vi.fit(target, key=jax.random.key(11), progress=False)
+    params = fit.draw(16_384, key=jax.random.key(12)).params
+    reference = _module("reference").load(name)
+    for scalar, values in posterior.read(params).items():
+        truth, scale = reference[scalar].mean(), reference[scalar].std(ddof=1)
+        assert abs(values.mean() - truth) < 0.1 * scale, scalar
+        assert abs(np.log(values.std() / scale)) < np.log(1.1), scalar
+    assert vi.report(fit, key=jax.random.key(13)).trustworthy

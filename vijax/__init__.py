@@ -10,10 +10,14 @@ from ._diagnostic.pareto_khat import (
     ParetoKhat as ParetoKhat,
 )
 from ._draws import draw as draw, Draws as Draws
+from ._family.affine import Affine as Affine
 from ._family.base import AbstractFamily as AbstractFamily
+from ._family.coupling import Coupling as Coupling
 from ._family.full_rank import FullRank as FullRank
 from ._family.mean_field import MeanField as MeanField
+from ._family.mixture import Mixture as Mixture
 from ._family.particles import Particles as Particles
+from ._family.student_t import StudentT as StudentT
 from ._fit import fit as fit
 from ._fit_result import Fit as Fit
 from ._frontend.likelihood import from_likelihood as from_likelihood
@@ -30,6 +34,7 @@ from ._loo import loo as loo
 from ._loop.base import AbstractStop as AbstractStop
 from ._loop.loss_convergence import LossConvergence as LossConvergence
 from ._loop.parameter_convergence import ParameterConvergence as ParameterConvergence
+from ._method.auto import Auto as Auto
 from ._method.averaging import Averaging as Averaging
 from ._method.base import AbstractMethod as AbstractMethod
 from ._method.birth_death import BirthDeath as BirthDeath
@@ -46,6 +51,7 @@ from ._param import Param as Param
 from ._plots.densities import plot_densities as plot_densities
 from ._plots.loss import plot_loss as plot_loss
 from ._plots.trackers import plot_trackers as plot_trackers
+from ._report import Report as Report, report as report
 from ._results import FitError as FitError, RESULTS as RESULTS
 from ._target import AbstractModel as AbstractModel, Target as Target
 from ._to_particles import to_particles as to_particles

@@ -53,19 +53,19 @@ def by_row(mu: Any, tau: Any, theta: Any) -> dict[str, np.ndarray]:
     return rows | schools
 
 
-def run_vi(seed: int) -> tuple[dict[str, np.ndarray], vi.Draws, dict[str, float]]:
-    """Rows of draws, the draws themselves, and the seconds of the two fits."""
-    key, draw_key = jr.split(jr.key(seed))
+def run_vi(seed: int) -> tuple[dict[str, np.ndarray], vi.Report, dict[str, float]]:
+    """Rows of draws, the verdict on the fit, and the seconds of the two fits."""
+    key, draw_key, report_key = jr.split(jr.key(seed), 3)
     seconds = {}
     for name in ("first call", "second call"):
         began = time.perf_counter()
-        fit = vi.fit(make_target(), "fullrank_advi", key=key)
+        fit = vi.fit(make_target(), key=key, progress=False)
         jax.block_until_ready(fit.family)
         seconds[f"VI, {name}"] = time.perf_counter() - began
     draws = fit.draw(4_000, key=draw_key)
     params = draws.params
     rows = by_row(params["mu"], params["tau"], draws.evaluate(school_effects))
-    return rows, draws, seconds
+    return rows, vi.report(fit, key=report_key), seconds
 
 
 def run_nuts(seed: int) -> tuple[dict[str, np.ndarray], float]:
@@ -152,20 +152,15 @@ def main(arguments: list[str] | None = None) -> None:
     )
     options = parser.parse_args(arguments)
 
-    print("Eight schools: a Gaussian of full rank, fitted to the log density ...")
-    rows, draws, seconds = run_vi(options.seed)
+    print("Eight schools: a fit to the log density, without tuning ...")
+    rows, report, seconds = run_vi(options.seed)
     nuts = None
     if not options.no_nuts:
         print("... and NumPyro's NUTS beside it (4 chains of 1,000 + 2,500) ...")
         nuts, seconds["NUTS"] = run_nuts(options.seed)
     print()
     print_table(rows, nuts)
-    elbo, khat = vi.elbo(draws), vi.pareto_khat(draws)
-    print(f"\nELBO {elbo.mean:.3f} ± {elbo.stderr:.3f} (standard error)")
-    print(
-        f"k-hat {khat.mean:.2f} ± {khat.stderr:.2f}; standard deviation of the log "
-        f"weights {khat.log_weights_std:.2f}"
-    )
+    print(f"\n{report}\n")
     print("; ".join(f"{name}: {value:.2f} s" for name, value in seconds.items()))
     try:
         plot(options.output, rows, nuts)

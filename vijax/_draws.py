@@ -26,6 +26,8 @@ class Draws(eqx.Module):
     - `log_p`: the target's unnormalized log density at each, against all of the data.
     - `target`: the target.
     - `origin`: what is known of where they come from, such as the method and its steps.
+    - `proposal`: of draws that were corrected by importance, the draws, with both
+        densities, that they were chosen from; else `None`.
     """
 
     x: Float[Array, "draws dim"]
@@ -33,17 +35,25 @@ class Draws(eqx.Module):
     log_p: Float[Array, " draws"]
     target: Target
     origin: dict[str, Any] = eqx.field(default_factory=dict)
+    proposal: "Draws | None" = None
 
     def __len__(self) -> int:
         return self.x.shape[0]
 
     @property
     def log_weights(self) -> Float[Array, " draws"]:
-        """The log importance weights, `log_p - log_q`, of shape `(draws,)`.
+        """The log importance weights, `log_p - log_q`, of shape `(draws,)`. Of corrected
+        draws those of the draws that they were chosen from.
 
         **Raises:** `ValueError` if the draws come from a family without a density.
         """
-        return _difference(self.log_p, self.need_log_q())
+        weighted = self.weighted
+        return _difference(weighted.log_p, weighted.need_log_q())
+
+    @property
+    def weighted(self) -> "Draws":
+        """Draws that have weights: the proposal of corrected ones, else these."""
+        return self if self.proposal is None else self.proposal
 
     def need_log_q(self) -> Float[Array, " draws"]:
         """`log_q`, or a `ValueError` that says why there is none."""
@@ -185,7 +195,8 @@ class Draws(eqx.Module):
 
         Each draw is taken with a probability proportional to its importance weight,
         whose tail is Pareto-smoothed. This can correct what [`vijax.pareto_khat`][] calls
-        good, below 0.7; it cannot find what no draw has seen.
+        good, below 0.7; it cannot find what no draw has seen. Draws that are corrected
+        already are chosen anew from what they were chosen from.
 
         **Arguments:**
 
@@ -197,7 +208,8 @@ class Draws(eqx.Module):
 
         **Returns:**
 
-        A [`vijax.Draws`][]. It has no `log_q`: its draws have no known density any more.
+        A [`vijax.Draws`][]. It has no `log_q`: its draws have no known density any more;
+        what it was chosen from is its `proposal`.
 
         **Raises:** `ValueError` for draws without a density, weights that are all zero
         or NaN, or more draws than there are without replacement.
@@ -222,7 +234,8 @@ class Draws(eqx.Module):
             draws.resample(1_000, key=jax.random.key(1)).x.std()  # 1, not 2.
             ```
         """
-        key, total = as_key(key), len(self)
+        source = self.weighted
+        key, total = as_key(key), len(source)
         default = total if replace else max(1, total // 4)
         count = as_whole("num_draws", default if num_draws is None else num_draws, 1)
         if not replace and count > total:
@@ -230,8 +243,8 @@ class Draws(eqx.Module):
                 f"`num_draws` is {count}, but there are {total} draws, which come once "
                 "each without replacement. Draw more first, or use `replace=True`."
             )
-        log_weights = smoothed_log_weights(self.log_p, self.need_log_q())
-        return _resample(key, self, jnp.asarray(log_weights), count, replace)
+        log_weights = smoothed_log_weights(source.log_p, source.need_log_q())
+        return _resample(key, source, jnp.asarray(log_weights), count, replace)
 
 
 def _rebound(target: Target, data: Data) -> tuple[AbstractModel, Data]:
@@ -247,6 +260,13 @@ def _log_likelihood(model: AbstractModel, params: Params, data: Data) -> Params:
     return map_in_batches(one, params, tree_size(data))
 
 
+def resampled(
+    key: Key, draws: Draws, log_weights: Float[Array, " draws"], num_draws: int
+) -> Draws:
+    """Draws chosen with these log weights, with replacement."""
+    return _resample(key, draws, log_weights, num_draws, True)  # noqa: FBT003
+
+
 @eqx.filter_jit
 def _resample(
     key: Key,
@@ -256,14 +276,21 @@ def _resample(
     replace: bool,  # noqa: FBT001
 ) -> Draws:
     if replace:
-        weights = jax.nn.softmax(log_weights)
-        chosen = jr.choice(key, len(draws), (num_draws,), p=weights)
+        # Systematic resampling: draw by draw as likely as independent choices, but with
+        # less noise in all that is computed from them together. Shuffled afterwards, so
+        # that a part of them is a sample too.
+        place_key, shuffle_key = jr.split(key)
+        ends = jnp.cumsum(jax.nn.softmax(log_weights))
+        start = jr.uniform(place_key, (), ends.dtype)
+        places = (jnp.arange(num_draws, dtype=ends.dtype) + start) / num_draws * ends[-1]
+        chosen = jnp.minimum(jnp.searchsorted(ends, places), len(draws) - 1)
+        chosen = jr.permutation(shuffle_key, chosen)
     else:
         noise = jr.gumbel(key, log_weights.shape, log_weights.dtype)
         chosen = lax.top_k(log_weights + noise, num_draws)[1]
     origin = draws.origin | {"resampled": True}
     x, log_p = draws.x[chosen], draws.log_p[chosen]
-    return Draws(x, None, log_p, draws.target, origin)
+    return Draws(x, None, log_p, draws.target, origin, draws)
 
 
 @eqx.filter_jit

@@ -14,6 +14,7 @@ from ._fit_result import Fit
 from ._host import conduct, History, Options, Run
 from ._loop.base import AbstractStop, Problem
 from ._loop.chunk import advance
+from ._method.auto import Auto
 from ._method.base import AbstractMethod, F, Recipe
 from ._misc import (
     as_key,
@@ -25,6 +26,7 @@ from ._misc import (
 from ._named import named_method
 from ._results import RESULTS
 from ._start import as_recipe, explain_start, find_point, start
+from ._step_up import step_up
 from ._target import check_target, Target
 
 
@@ -52,9 +54,11 @@ def fit(
     **Arguments:**
 
     - `target`: what to approximate.
-    - `method`: how: a method such as [`vijax.Descent`][], or a name. `"advi"` fits
-        [`vijax.MeanField`][] and `"fullrank_advi"` [`vijax.FullRank`][]; `"auto"`, the
-        default, is the latter up to 200 dimensions and the former beyond. `"svgd"` moves
+    - `method`: how: a method such as [`vijax.Descent`][], or a name. `"auto"`, the
+        default, is [`vijax.Auto`][], which needs no tuning and ends by itself; where its
+        weights are poor a small flow follows, [`vijax.Coupling`][]. For minibatches,
+        more than 1,000 coordinates or a family of your choice it is ADVI. `"advi"` fits
+        [`vijax.MeanField`][] and `"fullrank_advi"` [`vijax.FullRank`][]. `"svgd"` moves
         100 particles with [`vijax.SVGD`][]; `"asvgd"` fits a [`vijax.FullRank`][] by
         their force, with [`vijax.SteinForce`][].
     - `family`: where to start: a family, or a recipe `loc -> family` such as
@@ -115,7 +119,7 @@ def fit(
         throw=throw,
     )
     if isinstance(method, str):
-        method, recipe = named_method(method, target)
+        method, recipe = named_method(method, target, own_family=family is None)
     else:
         check_method(method)
         recipe = None
@@ -140,7 +144,8 @@ def fit(
         if not bool(found):
             raise ValueError(explain_start(target, key))
         run = _new_run(problem, start_from, point)
-    return conduct(run, max_steps, options, Fit)
+    fit = conduct(run, max_steps, options, Fit)
+    return step_up(fit, max_steps, options) if isinstance(method, Auto) else fit
 
 
 def _new_run(

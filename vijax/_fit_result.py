@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from ._checks import check_method, check_stop
+from ._correct import corrected as draw_corrected
 from ._custom_types import Key, Params
 from ._draws import draw, Draws
 from ._family.base import AbstractFamily
@@ -16,12 +17,14 @@ from ._host import conduct, History, Options, Run
 from ._loop.base import AbstractStop, Problem, Progress, replace_target
 from ._method.base import AbstractMethod, F, label, State
 from ._misc import (
+    as_key,
     as_whole,
     Held,
     is_traced,
     is_tracer,
 )
 from ._named import named_method
+from ._proposal import heavy_tailed
 from ._results import name_of
 from ._start import restart
 from ._target import check_target, Target
@@ -97,7 +100,10 @@ class Fit(eqx.Module, Generic[F]):
     @property
     def family(self) -> F:
         """The fitted family: after a failure, the last good one."""
-        return self.progress.family  # pyright: ignore[reportReturnType]  # As started.
+        family = self.progress.family
+        if not is_tracer(self.num_steps) and self.num_steps.ndim == 0:
+            family = self.problem.method.answer(family, self.state)
+        return family  # pyright: ignore[reportReturnType]  # As started.
 
     @property
     def state(self) -> State:
@@ -124,27 +130,60 @@ class Fit(eqx.Module, Generic[F]):
         """The family's standard deviations on the unconstrained scale, by parameter."""
         return _by_name(self, "std")
 
-    def draw(self, num_draws: int, *, key: Key) -> Draws:
+    def draw(self, num_draws: int, *, key: Key, corrected: bool | None = None) -> Draws:
         """Draw from the fitted family.
 
         **Arguments:**
 
         - `num_draws`: how many draws.
         - `key`: randomness. Keyword only.
+        - `corrected`: whether the draws are corrected by importance: chosen with smoothed
+            weights from at least 4,096 draws of a family with heavier tails, which
+            brings them closer to the target than the family is. What they were chosen
+            from is `Draws.proposal`. Where the weights are no help you get plain draws
+            and a warning. Default: after `"auto"`, and not inside `jax.jit`.
+            Keyword only.
 
         **Returns:**
 
         A [`vijax.Draws`][].
+
+        **Raises:** `ValueError` if they are to be corrected and the family has no density
+        or none of its draws a finite log density.
         """
         self._check_single()
         problem = self.problem
+        family = self.family
         origin = {
             "method": label(problem.method),
-            "family": type(self.family).__name__,
+            "family": type(family).__name__,
             "num_steps": self.num_steps,
             "result": name_of(self.result),
         }
-        return draw(self.family, problem.target, num_draws, key=key, origin=origin)
+        traced = is_traced(self, key)
+        proposal = None if traced else self.proposal
+        if corrected is None:
+            corrected = proposal is not None
+        if not corrected:
+            return draw(family, problem.target, num_draws, key=key, origin=origin)
+        if traced:
+            raise ValueError(
+                "Corrected draws need the host: not inside `jax.jit`, `jax.vmap` or the "
+                "like. Draw there with `corrected=False`."
+            )
+        if not family.has_density:
+            raise ValueError(
+                f"`{type(family).__name__}` has no density, so that its draws cannot be "
+                "corrected by importance. Use `corrected=False`."
+            )
+        num_draws, key = as_whole("num_draws", num_draws, 1), as_key(key)
+        proposal = heavy_tailed(family) if proposal is None else proposal
+        return draw_corrected(family, proposal, problem.target, num_draws, key, origin)
+
+    @property
+    def proposal(self) -> AbstractFamily | None:
+        """What corrected draws are chosen from, where draws are corrected by default."""
+        return self.problem.method.proposal(self.progress.family, self.state)
 
     def resume(
         self,
@@ -202,9 +241,11 @@ class Fit(eqx.Module, Generic[F]):
             check_target(target)
             problem = replace_target(problem, target)
         if isinstance(method, str):
-            method, _ = named_method(method, problem.target)
+            method, _ = named_method(method, problem.target, own_family=False)
         if method is not None:
             check_method(method)
+            # What moves from now on is the whole answer, such as a mixture.
+            before = dataclasses.replace(before, family=self.family)
             problem = dataclasses.replace(problem, method=method)
         if method is not None or stop != "same":
             new = {"new_method": method is not None, "new_stop": stop != "same"}

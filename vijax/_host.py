@@ -139,6 +139,16 @@ class Options:
         self.checkpoint = checkpoint
         self.throw = throw
 
+    def quiet(self) -> "Options":
+        """The same, but a failure is only written in the result."""
+        return Options(
+            callbacks=self.callbacks,
+            callback_every=self.callback_every,
+            show=self.show,
+            checkpoint=self.checkpoint,
+            throw=False,
+        )
+
 
 def conduct(run: Run, num_steps: int, options: Options, make_fit: Callable) -> Any:
     """Make `num_steps` steps, or fewer if something ends the run.

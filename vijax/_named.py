@@ -1,7 +1,10 @@
 import functools
 
+import numpy as np
+
 from ._family.full_rank import FullRank
 from ._family.mean_field import MeanField
+from ._method.auto import Auto
 from ._method.averaging import Averaging
 from ._method.base import AbstractMethod, default_optimizer, Recipe
 from ._method.birth_death import BirthDeath
@@ -14,19 +17,27 @@ from ._target import Target
 
 # Above so many coordinates a full covariance costs more than it brings.
 _FULL_RANK_DIM = 200
+# Natural gradients make better use of draws, and pay until later.
+_AUTO_DIM = 1_000
+# Quasi-Newton paths times coordinates.
+_PATHS = 1_600
 
 NAMES = ("auto", "advi", "fullrank_advi", "svgd", "asvgd")
 
 
-def named_method(name: str, target: Target) -> tuple[AbstractMethod, Recipe | None]:
+def named_method(
+    name: str, target: Target, *, own_family: bool
+) -> tuple[AbstractMethod, Recipe | None]:
     """The method that a name stands for, and its family where it is not the method's own.
 
     **Arguments:**
 
-    - `name`: `"advi"` (mean field), `"fullrank_advi"`, or `"auto"`: the latter up to 200
-        coordinates, the former beyond; `"svgd"` (particles) or `"asvgd"` (full rank).
-        Case does not matter.
+    - `name`: `"auto"`; `"advi"` (mean field) or `"fullrank_advi"`; `"svgd"` (particles)
+        or `"asvgd"` (full rank). Case does not matter. `"auto"` is [`vijax.Auto`][];
+        where that cannot be used, for minibatches, more than 1,000 coordinates or a
+        family of the user's choice, ADVI: of full rank up to 200 coordinates.
     - `target`: what it is for.
+    - `own_family`: whether the user chose no other family.
 
     **Raises:** `ValueError` for another name.
     """
@@ -39,6 +50,11 @@ def named_method(name: str, target: Target) -> tuple[AbstractMethod, Recipe | No
         return BirthDeath(SVGD()), None
     in_batches = target.minibatch is not None
     elbo = ELBO(4, antithetic=in_batches)
+    can_auto = own_family and not in_batches and target.dim <= _AUTO_DIM
+    if name.lower() == "auto" and can_auto:
+        # Each path holds a matrix, so many starts are for few coordinates.
+        num_starts = int(np.clip(2 * (_PATHS // target.dim // 2), 2, 16))
+        return Auto(num_starts), None
     objective = SteinForce() if name.lower() == "asvgd" else elbo
     is_wide = target.dim > _FULL_RANK_DIM
     mean_field = {"auto": is_wide, "advi": True}.get(name.lower(), False)

@@ -19,7 +19,9 @@ def elbo(draws: Draws) -> Estimate:
 
     **Arguments:**
 
-    - `draws`: two draws at least; some thousands for a small standard error.
+    - `draws`: two draws at least; some thousands for a small standard error. Of
+        corrected draws, the ELBO of the heavy-tailed proposal that they were chosen from;
+        that of the family itself is had with `fit.draw(n, key=key, corrected=False)`.
 
     **Returns:**
 
@@ -48,4 +50,5 @@ def elbo(draws: Draws) -> Estimate:
             "A standard error needs at least 2 draws, but there is only "
             f"{len(draws)}. Draw more, e.g. `fit.draw(1_000, key=key)`."
         )
+    draws = draws.weighted
     return Estimate(*_mean_and_stderr(draws.log_p, draws.need_log_q()))

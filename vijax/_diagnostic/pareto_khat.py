@@ -32,7 +32,8 @@ def pareto_khat(draws: Draws) -> ParetoKhat:
 
     **Arguments:**
 
-    - `draws`: at least 25 draws, better 1,000 or more.
+    - `draws`: at least 25 draws, better 1,000 or more. Of corrected draws those are
+        judged that they were chosen from.
 
     **Returns:**
 
@@ -62,6 +63,7 @@ def pareto_khat(draws: Draws) -> ParetoKhat:
         ```
     """
     check_draws(draws)
+    draws = draws.weighted
     log_q = draws.need_log_q()
     log_weights = check_log_weights(draws.log_p, log_q)
     spread = float(np.std(log_weights, ddof=1))

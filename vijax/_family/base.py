@@ -4,7 +4,7 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Scalar
+from jaxtyping import Array, ArrayLike, Float, Scalar
 
 from .._custom_types import Key, Point
 from .._misc import is_traced
@@ -77,3 +77,41 @@ def check_scale(scale: ArrayLike, dim: int, name: str = "scale") -> None:
                 f"`{name}` holds standard deviations, which must be positive and finite, "
                 f"but it is {scale}."
             )
+
+
+def tril_parts(
+    loc: ArrayLike, scale: ArrayLike
+) -> tuple[Point, Point, Float[Array, "dim dim"]]:
+    """A location, and the two parts of a Cholesky factor: the logarithm of its diagonal,
+    and what is below that in units of the diagonal entry of its row.
+
+    Raises a `ValueError` unless `scale` is a factor, or positive and broadcasts to
+    `(dim,)`.
+    """
+    loc = check_loc(loc)
+    dim, shape = loc.size, jnp.shape(scale)
+    if len(shape) != 2:
+        check_scale(scale, dim)
+        scale = jnp.asarray(scale, loc.dtype)
+        log_diag = jnp.broadcast_to(jnp.log(scale), loc.shape)
+        return loc, log_diag, jnp.zeros((dim, dim), loc.dtype)
+    if shape != (dim, dim):
+        raise ValueError(
+            f"`scale` has shape {shape}, but a Cholesky factor for `loc` has shape "
+            f"{(dim, dim)}."
+        )
+    tril = jnp.asarray(scale, loc.dtype)
+    check_scale(jnp.diagonal(tril), dim)
+    if not is_traced(tril) and np.any(np.triu(tril, 1)):
+        raise ValueError(
+            "`scale` has entries above its diagonal, but a Cholesky factor is lower "
+            "triangular. Pass e.g. `jnp.linalg.cholesky(covariance)`."
+        )
+    diagonal = jnp.diagonal(tril)
+    return loc, jnp.log(diagonal), jnp.tril(tril / diagonal[:, None], -1)
+
+
+def unit_tril(log_diag: Point, below: Float[Array, "dim dim"]) -> Array:
+    """The Cholesky factor of these parts."""
+    unit = jnp.tril(below, -1) + jnp.eye(log_diag.size, dtype=log_diag.dtype)
+    return jnp.exp(log_diag)[:, None] * unit

@@ -5,8 +5,8 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Scalar
 
 from .._custom_types import Key, Point
-from .._misc import is_traced, standard_normal_log_prob
-from .base import AbstractFamily, check_loc, check_scale
+from .._misc import standard_normal_log_prob
+from .base import AbstractFamily, tril_parts, unit_tril
 
 
 class FullRank(AbstractFamily):
@@ -48,28 +48,7 @@ class FullRank(AbstractFamily):
         **Raises:** `ValueError` if `loc` is no vector of floating-point numbers, or
         `scale` is not positive (on its diagonal) or of another shape.
         """
-        self.loc = check_loc(loc)
-        shape = jnp.shape(scale)
-        if len(shape) == 2:
-            if shape != (self.dim, self.dim):
-                raise ValueError(
-                    f"`scale` has shape {shape}, but a Cholesky factor for `loc` has "
-                    f"shape {(self.dim, self.dim)}."
-                )
-            tril = jnp.asarray(scale, self.loc.dtype)
-            check_scale(jnp.diagonal(tril), self.dim)
-            if not is_traced(tril) and np.any(np.triu(tril, 1)):
-                raise ValueError(
-                    "`scale` has entries above its diagonal, but a Cholesky factor is "
-                    "lower triangular. Pass e.g. `jnp.linalg.cholesky(covariance)`."
-                )
-            self.log_diag = jnp.log(jnp.diagonal(tril))
-            self.below = jnp.tril(tril / jnp.diagonal(tril)[:, None], -1)
-        else:
-            check_scale(scale, self.dim)
-            scale = jnp.asarray(scale, self.loc.dtype)
-            self.log_diag = jnp.broadcast_to(jnp.log(scale), self.loc.shape)
-            self.below = jnp.zeros((self.dim, self.dim), self.loc.dtype)
+        self.loc, self.log_diag, self.below = tril_parts(loc, scale)
 
     @property
     def dim(self) -> int:
@@ -78,8 +57,7 @@ class FullRank(AbstractFamily):
     @property
     def tril(self) -> Float[Array, "dim dim"]:
         """The Cholesky factor of the covariance, of shape `(dim, dim)`."""
-        unit = jnp.tril(self.below, -1) + jnp.eye(self.dim, dtype=self.loc.dtype)
-        return jnp.exp(self.log_diag)[:, None] * unit
+        return unit_tril(self.log_diag, self.below)
 
     @property
     def mean(self) -> Point:

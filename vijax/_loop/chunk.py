@@ -83,6 +83,8 @@ def _one_step(
         met = jnp.asarray(met)
         update = f"`{type(problem.stop).__name__}.update`"
         _check_same(f"{update} must return a memory", old.stop_state, stop_state)
+    done = problem.method.done(state)
+    met = met if done is None else met | done
     new = Progress(
         family=family,
         state=state,

@@ -4,7 +4,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import equinox as eqx
 import optax
-from jaxtyping import PyTree, Scalar
+from jaxtyping import Array, Bool, PyTree, Scalar
 
 from .._custom_types import Key, Point
 from .._family.base import AbstractFamily
@@ -52,6 +52,21 @@ class AbstractMethod(eqx.Module):
         """The family to start from, at `loc`, where the user names none."""
         del key
         return MeanField(loc)
+
+    def done(self, state: State) -> Bool[Array, ""] | None:
+        """Whether there is nothing left to do, which ends the run as converged; `None`
+        for a method that can always go on."""
+        del state
+
+    def answer(self, family: AbstractFamily, state: State) -> AbstractFamily:
+        """The approximation after a run, where it is more than the family that moves."""
+        del state
+        return family
+
+    def proposal(self, family: AbstractFamily, state: State) -> AbstractFamily | None:
+        """What to draw from where `Fit.draw` corrects its draws by importance; `None` for
+        plain draws of the family."""
+        del family, state
 
 
 def as_optimizer(optimizer: Any) -> optax.GradientTransformationExtraArgs:

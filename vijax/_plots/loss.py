@@ -56,7 +56,7 @@ def plot_loss(
         target = vi.from_log_density(
             lambda params: -0.5 * params["x"] ** 2, {"x": vi.Param()}
         )
-        fit = vi.fit(target, key=jax.random.key(0), max_steps=200)
+        fit = vi.fit(target, "advi", key=jax.random.key(0), max_steps=200)
         ax = vi.plot_loss(fit, label="a Gaussian")
         ax.set_title("A first fit")
         ```

@@ -40,7 +40,7 @@ def plot_trackers(
             lambda params: -0.5 * params["x"] ** 2, {"x": vi.Param()}
         )
         track = {"std": lambda key, family, target: family.std}
-        fit = vi.fit(target, key=jax.random.key(0), max_steps=200, track=track)
+        fit = vi.fit(target, "advi", key=jax.random.key(0), max_steps=200, track=track)
         (ax,) = vi.plot_trackers(fit)
         ax.set_ylabel("standard deviation")
         ```

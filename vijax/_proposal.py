@@ -1,0 +1,50 @@
+"""Families with tails heavy enough to be corrected by importance."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from ._family.affine import Affine
+from ._family.base import AbstractFamily
+from ._family.coupling import Coupling
+from ._family.full_rank import FullRank
+from ._family.mean_field import MeanField
+from ._family.mixture import Mixture
+from ._family.student_t import StudentT
+
+
+# The tails of a Student t cost effective draws in many dimensions.
+_FEWEST_DF = 10
+
+
+@eqx.filter_jit
+def heavy_tailed(family: AbstractFamily) -> AbstractFamily:
+    """The same family with a Student t in place of each Gaussian; others as they are.
+
+    With a Gaussian proposal the weights grow without bound where the target's tails are
+    heavier, however close the two are.
+    """
+    if isinstance(family, FullRank):
+        return _student_t(family, max(_FEWEST_DF, family.dim))
+    if isinstance(family, Mixture) and isinstance(family.components, FullRank):
+        count = family.logits.size
+        parts = [jax.tree.map(lambda x: x[i], family.components) for i in range(count)]  # noqa: B023
+        return Mixture([heavy_tailed(part) for part in parts], family.weights)
+    if isinstance(family, Affine) and isinstance(family.family, Coupling):
+        return _rebased(family, max(_FEWEST_DF, family.dim))
+    return family
+
+
+def _student_t(family: FullRank, df: int) -> StudentT:
+    eye = jnp.eye(family.dim, dtype=family.loc.dtype)
+    parts = family.loc, family.log_diag, family.below
+    get = lambda t: (t.loc, t.log_diag, t.below)
+    return eqx.tree_at(get, StudentT(family.loc, eye, df), parts)
+
+
+def _rebased(family: Affine, df: int) -> Affine:
+    flow = family.family
+    assert isinstance(flow, Coupling)
+    assert isinstance(flow.base, MeanField)
+    base = StudentT(flow.base.loc, jnp.exp(flow.base.log_scale), df)
+    return eqx.tree_at(lambda f: f.family, family, flow.with_base(base))
