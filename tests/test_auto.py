@@ -135,6 +135,7 @@ def test_useless_weights_do_no_harm(getkey):
     assert "corrected" not in draws.origin
 
 
+@pytest.mark.slow
 def test_a_flow_follows_where_the_weights_are_poor(getkey):
     target = vi.from_log_density(banana, BANANA)
     fit = vi.fit(target, key=getkey(), progress=False)

@@ -31,7 +31,7 @@ floors = (
     ("_checkpoint",),
     ("_host",),
     ("_fit_result",),
-    ("_step_up", "_report"),
+    ("_step_up", "_report", "_linear_response"),
     ("_fit",),
     ("__init__",),
     ("__main__",),

@@ -92,6 +92,7 @@ def test_every_objective_but_these_is_an_elbo():
     assert set(objectives) - set(elbos) == {"SteinForce"}
 
 
+@pytest.mark.slow
 def test_readme():
     blocks = re.findall(r"```python\n(.*?)```", (root / "README.md").read_text(), re.S)
     assert blocks

@@ -30,15 +30,23 @@ from ._kernel.linear import LinearKernel as LinearKernel
 from ._kernel.mixture import MixtureKernel as MixtureKernel
 from ._kernel.rbf import RBF as RBF
 from ._lazy_numpyro import attach_submodules as _attach_submodules
+from ._linear_response import (
+    linear_response as linear_response,
+    LinearResponse as LinearResponse,
+)
 from ._loo import loo as loo
 from ._loop.base import AbstractStop as AbstractStop
 from ._loop.loss_convergence import LossConvergence as LossConvergence
 from ._loop.parameter_convergence import ParameterConvergence as ParameterConvergence
 from ._method.auto import Auto as Auto
 from ._method.averaging import Averaging as Averaging
+from ._method.bam import BaM as BaM
 from ._method.base import AbstractMethod as AbstractMethod
 from ._method.birth_death import BirthDeath as BirthDeath
 from ._method.descent import Descent as Descent
+from ._method.gsm import GSM as GSM
+from ._method.laplace import Laplace as Laplace
+from ._method.natural_gradient import NaturalGradient as NaturalGradient
 from ._method.svgd import SVGD as SVGD
 from ._minibatch import Minibatch as Minibatch
 from ._nuts import NUTSStart as NUTSStart, to_nuts as to_nuts

@@ -122,7 +122,7 @@ def tell(e: Float[Array, "draws dim"], state: Ascent, probes: Probes) -> Ascent:
     return lax.cond(enough, _iterate, lambda state: state, state)
 
 
-def _log_ratios(state: Ascent, e: Array, probes: Probes) -> Array:
+def log_ratios(state: Ascent, e: Array, probes: Probes) -> Array:
     """`log p - log q` at the draws; zero where they are not finite."""
     dim = state.loc.size
     log_scale = jnp.sum(jnp.log(jnp.abs(jnp.diagonal(state.tril))))
@@ -136,7 +136,7 @@ def batch_elbo(
     e: Float[Array, "draws dim"], state: Ascent, probes: Probes
 ) -> Float[Array, ""]:
     """The ELBO as the draws of one step see it; minus infinity if any is not finite."""
-    mean = jnp.mean(_log_ratios(state, e, probes))
+    mean = jnp.mean(log_ratios(state, e, probes))
     return jnp.where(jnp.all(probes.finite), mean, -jnp.inf)
 
 
@@ -144,7 +144,7 @@ def _gathered(e: Array, state: Ascent, probes: Probes) -> Sums:
     sums = state.sums
     r = probes.score @ state.tril + e
     counts = probes.finite.astype(e.dtype)[:, None]
-    values = _log_ratios(state, e, probes)
+    values = log_ratios(state, e, probes)
     e, r = e * counts, r * counts
     count = jnp.sum(counts)
     first = jnp.sum(values) / jnp.maximum(count, 1)

@@ -18,7 +18,7 @@ from .._misc import as_whole, lenient_promotion
 from .._probe import probe, Probes
 from .._proposal import heavy_tailed
 from .._target import Target
-from .base import AbstractMethod, F
+from .base import AbstractMethod, check_gaussian, F, moved
 
 
 SEARCH, CHECK, ASCEND, DONE = range(4)
@@ -128,11 +128,7 @@ class Auto(AbstractMethod):
         return FullRank(loc, scale=1.0)
 
     def init(self, key: Key, family: AbstractFamily, target: Target) -> AutoState:
-        if not isinstance(family, FullRank):
-            raise ValueError(
-                "`vi.Auto` moves a `vi.FullRank`, but the family is a "
-                f"{type(family).__name__}. Leave it out, or train it with `vi.Descent`."
-            )
+        family = check_gaussian(self, family, target)
         loc, count = family.loc, self.num_starts
         nobody = _none(count, loc)
         return AutoState(
@@ -405,12 +401,6 @@ def _family(family: F, state: AutoState) -> F:
     climbing = (state.stage == ASCEND) & ~settled
     searched = jnp.isfinite(state.best.elbo[path])
 
-    def gaussian(loc, tril):
-        new = FullRank(loc, jnp.eye(loc.size, dtype=loc.dtype))
-        diagonal = jnp.diagonal(tril)
-        parts = jnp.log(diagonal), jnp.tril(tril / diagonal[:, None], -1)
-        return eqx.tree_at(lambda f: (f.log_diag, f.below), new, parts)
-
     old = family.loc, family.tril  # pyright: ignore[reportAttributeAccessIssue]
     first = state.best.loc[path], state.best.tril[path]
     now = state.ascent.loc, state.ascent.tril
@@ -421,4 +411,4 @@ def _family(family: F, state: AutoState) -> F:
     chosen = choose(searched, first, old)
     chosen = choose(climbing, now, chosen)
     chosen = choose(settled, last, chosen)
-    return gaussian(*chosen)
+    return moved(family, *chosen)

@@ -3,11 +3,13 @@ from collections.abc import Callable
 from typing import Any, TypeAlias, TypeVar
 
 import equinox as eqx
+import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, PyTree, Scalar
 
 from .._custom_types import Key, Point
 from .._family.base import AbstractFamily
+from .._family.full_rank import FullRank
 from .._family.mean_field import MeanField
 from .._objective.base import AbstractObjective
 from .._target import Target
@@ -67,6 +69,30 @@ class AbstractMethod(eqx.Module):
         """What to draw from where `Fit.draw` corrects its draws by importance; `None` for
         plain draws of the family."""
         del family, state
+
+
+def check_gaussian(method: Any, family: AbstractFamily, target: Target) -> FullRank:
+    """The family, or a `ValueError` unless it is a Gaussian of full rank, and the target
+    is seen as a whole."""
+    name = type(method).__name__
+    if not isinstance(family, FullRank):
+        raise ValueError(
+            f"`vi.{name}` moves a `vi.FullRank`, but the family is a "
+            f"`{type(family).__name__}`. Leave it out, or train it with `vi.Descent`."
+        )
+    if target.minibatch is not None:
+        raise ValueError(
+            f"`vi.{name}` compares scores between steps, and so needs all of the data in "
+            'each. Use `target.with_batch_size(None)`, or another method such as "advi".'
+        )
+    return family
+
+
+def moved(family: F, loc: Point, tril: Array) -> F:
+    """The Gaussian `family` with another location and Cholesky factor."""
+    diagonal = jnp.diagonal(tril)
+    parts = loc, jnp.log(diagonal), jnp.tril(tril / diagonal[:, None], -1)
+    return eqx.tree_at(lambda f: (f.loc, f.log_diag, f.below), family, parts)
 
 
 def as_optimizer(optimizer: Any) -> optax.GradientTransformationExtraArgs:

@@ -55,13 +55,19 @@ class ELBO(AbstractObjective):
                 f"it is {num_draws}."
             )
 
-    def __call__(self, key: Key, family: AbstractFamily, target: Target) -> Scalar:
-        def loss(key: Key) -> Scalar:
-            x, log_q = family.sample_and_log_prob(key)
-            if not self.antithetic:
-                return log_q - target.log_density(x)
-            pair = jnp.stack([x, family.mirror(x)])
-            return log_q - jnp.mean(jax.vmap(target.log_density)(pair))
+    @property
+    def num_keys(self) -> int:
+        """How many independent draws or pairs there are."""
+        return self.num_draws // 2 if self.antithetic else self.num_draws
 
-        num_keys = self.num_draws // 2 if self.antithetic else self.num_draws
-        return mean_over_draws(loss, key, num_keys)
+    def one(self, key: Key, family: AbstractFamily, target: Target) -> Scalar:
+        """The loss of one draw, or pair of draws."""
+        x, log_q = family.sample_and_log_prob(key)
+        if not self.antithetic:
+            return log_q - target.log_density(x)
+        pair = jnp.stack([x, family.mirror(x)])
+        return log_q - jnp.mean(jax.vmap(target.log_density)(pair))
+
+    def __call__(self, key: Key, family: AbstractFamily, target: Target) -> Scalar:
+        loss = lambda key: self.one(key, family, target)
+        return mean_over_draws(loss, key, self.num_keys)
