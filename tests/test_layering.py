@@ -33,6 +33,7 @@ floors = (
     ("_fit_result",),
     ("_step_up", "_report", "_linear_response"),
     ("_fit",),
+    ("_vsbc",),
     ("__init__",),
     ("__main__",),
 )

@@ -63,6 +63,7 @@ from ._report import Report as Report, report as report
 from ._results import FitError as FitError, RESULTS as RESULTS
 from ._target import AbstractModel as AbstractModel, Target as Target
 from ._to_particles import to_particles as to_particles
+from ._vsbc import VSBC as VSBC, vsbc as vsbc
 
 
 _attach_submodules()
