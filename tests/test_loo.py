@@ -138,14 +138,14 @@ def radon_data():
 def test_loo_and_predictions_are_those_of_nuts(getkey):
     county, floor, y = radon_data()
     target = vi.from_numpyro(radon, county, floor, y)
-    draws = vi.fit(target, key=getkey(), progress=False).draw(4_000, key=getkey())
+    draws = vi.fit(target, key=getkey(), progress=False).draw(16_000, key=getkey())
     fitted = vi.loo(draws)
 
     kernel = numpyro.infer.NUTS(radon)
     mcmc = numpyro.infer.MCMC(
         kernel,
         num_warmup=500,
-        num_samples=2_000,
+        num_samples=8_000,
         num_chains=2,
         chain_method="vectorized",
         progress_bar=False,
@@ -166,7 +166,7 @@ def test_loo_and_predictions_are_those_of_nuts(getkey):
     np.testing.assert_allclose(fitted.elpd_i.values, nuts.elpd_i.values, atol=0.05)
     ours = draws.predict(key=getkey())["y"]
     error = ours.mean(axis=0) - theirs.mean(axis=0)
-    stderr = (ours.var(axis=0) / 4_000 + theirs.var(axis=0) / 4_000) ** 0.5
+    stderr = (ours.var(axis=0) / 16_000 + theirs.var(axis=0) / 16_000) ** 0.5
     assert jnp.mean((error / stderr) ** 2) < 1.6
     np.testing.assert_allclose(ours.std(axis=0), theirs.std(axis=0), rtol=0.08)
     # ArviZ's own function works on what is exported.

@@ -52,6 +52,8 @@ def loo(draws: Draws, name: str | None = None) -> Any:
         ```
     """
     check_draws(draws)
+    # All the draws with their weights say more than a choice among them.
+    draws = draws.weighted
     if is_traced(draws):
         raise ValueError(
             "`loo` calls ArviZ, on the host: not inside `jax.jit`, `jax.vmap` or the "
