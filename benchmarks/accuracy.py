@@ -36,7 +36,7 @@ NUM_STEPS = 20_000
 def database() -> pathlib.Path:
     path = pathlib.Path(os.environ.get("POSTERIORDB", SHARED))
     if not (path / "models.py").exists():
-        sys.exit(f"{path} holds no `models.py`. Name a folder by POSTERIORDB.")
+        sys.exit(f"{path} holds no `models.py`. Name a folder, `--posteriordb PATH`.")
     sys.path.insert(0, str(path))
     return path
 
@@ -45,11 +45,15 @@ def evaluations_of(fit: vi.Fit, report: vi.Report) -> int:
     """What a fit took, the weighed draws that chose between stages included."""
     if report.num_evaluations is not None:
         return report.num_evaluations
-    method: Any = fit.problem.method  # An average of descents.
-    return int(fit.num_steps) * method.method.objective.num_draws
+    method: Any = fit.problem.method
+    if isinstance(method, vi.Laplace):
+        # Of a Hessian by forward over reverse mode each row is as dear as a gradient.
+        rows = int(fit.state.num_newton) * (fit.target.dim + 6)
+        return int(fit.state.paths.num_steps) * method.num_starts + rows
+    return int(fit.num_steps) * method.method.objective.num_draws  # Averaged descents.
 
 
-def by_vijax(method: str) -> Callable:
+def by_vijax(method: vi.AbstractMethod | str) -> Callable:
     def run(target: vi.Target, key: Any) -> dict:
         fit = vi.fit(target, method, key=key, max_steps=NUM_STEPS, progress=False)
         jax.block_until_ready(fit.family)
@@ -97,10 +101,27 @@ def by_nuts(target: vi.Target, key: Any, model: Any, data: dict) -> dict:
     return {"x": x, "evaluations": steps}
 
 
+def by_blackjax(target: vi.Target, key: Any) -> dict:
+    """BlackJAX's single path, with its defaults."""
+    from blackjax.vi import pathfinder
+
+    start_key, fit_key, draw_key = jr.split(key, 3)
+    start = jr.uniform(start_key, (target.dim,), minval=-2, maxval=2)
+    state, info = pathfinder.approximate(fit_key, target.log_density, start)
+    x, _ = pathfinder.sample(draw_key, state, NUM_DRAWS)
+    # 200 values at each iterate of the path, and a gradient.
+    length = int(np.sum(np.isfinite(np.asarray(info.path.elbo))))
+    return {"x": jax.block_until_ready(x), "evaluations": 201 * length}
+
+
 CONTENDERS: dict[str, Callable] = {
     "auto": by_vijax("auto"),
     "full-rank ADVI": by_vijax("fullrank_advi"),
     "mean-field ADVI": by_vijax("advi"),
+    "DADVI": by_vijax(vi.DADVI()),
+    "Laplace": by_vijax(vi.Laplace()),
+    "multi-path Pathfinder": by_vijax(vi.Pathfinder()),
+    "BlackJAX Pathfinder": by_blackjax,
     "NumPyro AutoMultivariateNormal": by_svi("AutoMultivariateNormal"),
     "NumPyro NUTS": by_nuts,
 }
@@ -126,14 +147,7 @@ def child(name: str, contender: str, seeds: str, precision: str) -> dict:
     data = posterior.data()
     target = vi.from_numpyro(posterior.model, **data)
     run, rows, seconds = CONTENDERS[contender], [], []
-    extra = (
-        ()
-        if contender in ("auto", "full-rank ADVI", "mean-field ADVI")
-        else (
-            posterior.model,
-            data,
-        )
-    )
+    extra = (posterior.model, data) if contender.startswith("NumPyro") else ()
     jax.block_until_ready(jnp.zeros(1) + 1)
     for seed in range(int(seeds)):
         began = time.perf_counter()
@@ -180,14 +194,21 @@ def line(contender: str, runs: list[dict]) -> str:
 
 
 def main() -> None:
-    options = arguments(__doc__)
+    options = arguments(__doc__, posteriordb="a folder of posteriors with models")
     if options.child:
         print(json.dumps(child(*options.child)))
         return
+    if options.posteriordb:
+        os.environ["POSTERIORDB"] = str(options.posteriordb.resolve())
     path = database()
     names = sorted(file.stem for file in (path / "posteriors").glob("*.json"))
     precision = os.environ.get("PRECISION", "32")
     results = {}
+    print(
+        "| | fits | excellent | good | z | r | silent failures | false alarms |", end=""
+    )
+    print(" evaluations | first (s) | second (s) |")
+    print("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
     for contender in options.only or CONTENDERS:
         seeds = options.repeats if contender == "auto" else 2
         runs = {}
@@ -198,14 +219,8 @@ def main() -> None:
                 for row in done["rows"]:
                     print(f"{contender}, {name}: {grade(row)} {row}", file=sys.stderr)
         results[contender] = runs
-    print(
-        "| | fits | excellent | good | z | r | silent failures | false alarms |", end=""
-    )
-    print(" evaluations | first (s) | second (s) |")
-    print("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
-    for contender, runs in results.items():
         if runs:
-            print(line(contender, list(runs.values())))
+            print(line(contender, list(runs.values())), flush=True)
     finish(options, results)
 
 

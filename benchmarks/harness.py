@@ -40,13 +40,15 @@ def in_child(script: str, *arguments: str) -> dict[str, Any]:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def arguments(description: str | None) -> argparse.Namespace:
-    """What all the benchmarks can be asked."""
+def arguments(description: str | None, **folders: str) -> argparse.Namespace:
+    """What all the benchmarks can be asked, and folders of one's own with their help."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--repeats", type=int, default=5, help="fresh processes each")
     parser.add_argument("--only", nargs="*", help="names of workloads (default: all)")
     parser.add_argument("--output", type=pathlib.Path, help="write the figures as JSON")
     parser.add_argument("--child", nargs="*", help=argparse.SUPPRESS)
+    for name, text in folders.items():
+        parser.add_argument(f"--{name}", type=pathlib.Path, help=text)
     return parser.parse_args()
 
 

@@ -77,7 +77,6 @@ untrained = {
     "Affine": (".loc", ".log_diag", ".below"),
     "Mixture": (".logits",),
     "Coupling": (".layers.kept",),
-    "StudentT, whole df": (".log_df",),
 }
 # Objectives whose value is the negative ELBO, and in which settings.
 elbos = {

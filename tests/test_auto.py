@@ -13,6 +13,7 @@ from numpyro.distributions import constraints
 import vijax as vi
 
 from .helpers import correlated_log_density, correlated_target
+from .test_fit import same
 
 
 def ill_conditioned(dim, condition, key):
@@ -80,6 +81,7 @@ def test_two_far_modes_become_a_mixture(getkey):
     assert isinstance(on.family, vi.Mixture)
 
 
+@pytest.mark.slow
 def test_corrected_draws_are_closer_than_the_family(getkey):
     # The weights of the best Gaussian still correct it here: no flow is needed.
     target = vi.from_log_density(
@@ -91,7 +93,7 @@ def test_corrected_draws_are_closer_than_the_family(getkey):
     rate = draws.params["rate"]  # Gamma(6, 2).
     assert abs(jnp.mean(rate) - 3.0) < 0.03
     assert abs(jnp.var(rate) - 1.5) < 0.06
-    assert draws.origin["corrected"]
+    assert draws.origin["corrected"] == "importance"
     assert draws.log_q is None
     assert isinstance(draws.proposal, vi.Draws)
     assert draws.log_weights.shape == (40_000,)
@@ -105,6 +107,7 @@ def test_corrected_draws_are_closer_than_the_family(getkey):
         fit.draw(0, key=getkey())
 
 
+@pytest.mark.slow
 def test_any_fit_with_a_density_can_be_corrected(getkey):
     loc, precision = ill_conditioned(2, 20.0, getkey())
     target = correlated_target(loc, precision)
@@ -124,15 +127,24 @@ def test_any_fit_with_a_density_can_be_corrected(getkey):
 
 def test_useless_weights_do_no_harm(getkey):
     target = vi.from_log_density(
-        lambda params: -0.5 * jnp.sum(params["x"] ** 2), {"x": vi.Param(2)}
+        lambda params: -0.5 * jnp.sum(params["x"] ** 2), {"x": vi.Param(6)}
     )
     method = vi.Descent(vi.ELBO(), optax.sgd(0.0))
-    far = vi.FullRank(jnp.full(2, 8.0), scale=0.05)
-    fit = vi.fit(target, method, far, key=getkey(), max_steps=1, progress=False)
+    # So wide that no trajectory of its scale stays in the target.
+    wide = vi.FullRank(jnp.zeros(6), scale=40.0)
+    fit = vi.fit(target, method, wide, key=getkey(), max_steps=1, progress=False)
     with pytest.warns(UserWarning, match="plain draws of the family"):
         draws = fit.draw(200, key=getkey(), corrected=True)
     assert draws.log_q is not None
     assert "corrected" not in draws.origin
+    # So narrow and far away that a few trajectories of its scale do not arrive.
+    far = vi.FullRank(jnp.full(6, 8.0), scale=0.05)
+    fit = vi.fit(target, method, far, key=getkey(), max_steps=1, progress=False)
+    with pytest.warns(UserWarning, match="perhaps not far enough"):
+        draws = fit.draw(200, key=getkey(), corrected=True)
+    assert jnp.all(jnp.mean(draws.x, axis=0) < 7.95)
+    assert draws.log_q is None
+    assert not vi.report(fit, key=getkey()).trustworthy
 
 
 @pytest.mark.slow
@@ -141,6 +153,9 @@ def test_a_flow_follows_where_the_weights_are_poor(getkey):
     fit = vi.fit(target, key=getkey(), progress=False)
     assert isinstance(fit.family, vi.Affine)
     assert fit.num_steps == 2_000
+    with pytest.raises(ValueError, match="no mean in closed form"):
+        _ = fit.mean
+    assert vi.to_nuts(fit, key=getkey()).inverse_mass_matrix.shape == (2, 2)
     params = fit.draw(20_000, key=getkey()).params
     assert abs(jnp.mean(params["y"]) - 2.0) < 0.1 * 2.9  # E[y] = E[x**2] / 2.
     # Var[y] = 0.7**2 + Var[x**2] / 4 = 0.49 + 8.
@@ -209,7 +224,7 @@ def test_going_on_after_the_end_changes_nothing(getkey):
     loc, precision = ill_conditioned(3, 10.0, getkey())
     fit = vi.fit(correlated_target(loc, precision), key=getkey(), progress=False)
     on = fit.resume(10, progress=False)
-    assert on.num_steps == fit.num_steps + 1
+    assert on.num_steps == fit.num_steps
     assert eqx.tree_equal(on.family, fit.family)
 
 
@@ -235,8 +250,10 @@ def test_an_edge_inside_the_space(getkey):
     x = fit.draw(20_000, key=getkey()).params["x"]
     assert jnp.all(x > 0.1)
     report = vi.report(fit, key=getkey())
-    close = abs(jnp.mean(x) - 1.1) < 0.3 and abs(jnp.log(jnp.std(x))) < np.log(1.33)
-    assert close or not report.trustworthy
+    assert abs(jnp.mean(x) - 1.1) < 0.05
+    assert abs(jnp.log(jnp.std(x))) < np.log(1.05)
+    # A Gaussian covers it: heavier than the exponential where it has to be.
+    assert report.khat < 0.5
 
 
 def test_an_improper_posterior_is_refused_in_words(getkey):
@@ -261,3 +278,46 @@ def test_a_family_of_the_users_choice_is_fitted_by_advi(getkey):
     fit = vi.fit(target, family=vi.MeanField, key=getkey(), max_steps=5, progress=False)
     assert isinstance(fit.family, vi.MeanField)
     assert fit.num_steps == 5
+
+
+@pytest.mark.slow
+def test_a_flow_is_loaded_in_a_new_process_and_follows_a_resumed_fit(tmp_path, getkey):
+    target, key = vi.from_log_density(banana, BANANA), getkey()
+    whole = vi.fit(target, key=key, progress=False, checkpoint=tmp_path / "flow")
+    assert isinstance(whole.family, vi.Affine)
+    # In a new process only this much is known.
+    like = vi.fit(target, key=getkey(), progress=False, max_steps=0)
+    loaded = vi.load(tmp_path / "flow", like=like)
+    assert same(loaded, whole)
+    draws = [fit.draw(100, key=key).x for fit in (whole, loaded)]
+    assert jnp.array_equal(draws[0], draws[1])
+    in_parts = vi.fit(target, key=key, progress=False, max_steps=7)
+    assert isinstance(in_parts.family, vi.FullRank)
+    assert same(in_parts.resume(progress=False), whole)
+    # A fit that is over is left alone.
+    again = whole.resume(progress=False)
+    assert eqx.tree_equal(again.family, whole.family)
+    assert again.num_steps == whole.num_steps
+    assert again.result == vi.RESULTS.converged
+
+
+@pytest.mark.slow
+def test_the_checkpoint_is_what_is_returned(tmp_path, getkey, monkeypatch):
+    # The flow is no better than the Gaussian, for once.
+    worse_and_better = iter((2.0, 1.0))
+    monkeypatch.setattr("vijax._step_up._badness", lambda _: next(worse_and_better))
+    target, path = vi.from_log_density(banana, BANANA), tmp_path / "fit"
+    fit = vi.fit(target, key=getkey(), progress=False, checkpoint=path)
+    assert isinstance(fit.family, vi.FullRank)
+    assert same(vi.load(path, like=fit), fit)
+
+
+@pytest.mark.slow
+def test_a_mixture_is_loaded_in_a_new_process(tmp_path, getkey):
+    target = vi.from_log_density(two_modes, {"x": vi.Param(3)})
+    fit = vi.fit(target, key=getkey(), progress=False)
+    vi.save(tmp_path / "fit", fit)
+    like = vi.fit(target, key=getkey(), progress=False, max_steps=0)
+    loaded = vi.load(tmp_path / "fit", like=like)
+    assert isinstance(loaded.family, vi.Mixture)
+    assert same(loaded, fit)

@@ -54,6 +54,7 @@ def after_a_step(key, particles, target, every=1, num_steps=None, inner=still):
     return np.asarray(moved.x), state
 
 
+@pytest.mark.slow
 def test_it_weighs_the_modes(getkey):
     with_births = vi.BirthDeath(vi.SVGD(num_particles=1_000))
     for _ in range(2):

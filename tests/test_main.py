@@ -17,6 +17,7 @@ def test_help():
     assert all(option in out for option in ("--seed", "--no-nuts", "--output"))
 
 
+@pytest.mark.slow
 def test_without_nuts(tmp_path):
     out = run("--no-nuts", "--seed", 3, "--output", tmp_path / "x.png")
     assert "theta[7]" in out

@@ -30,6 +30,7 @@ def test_averaging_is_the_weighted_mean_of_the_iterates(getkey):
     assert jnp.array_equal(averaged.state.iterate.loc, raw.family.loc)
 
 
+@pytest.mark.slow
 def test_averaging_comes_closer_than_the_last_iterate(getkey):
     inner = vi.Descent(vi.ELBO(), optax.sgd(0.05))
     errors = []

@@ -220,6 +220,7 @@ def test_a_cholesky_factor_in_single_precision(getkey):
     assert np.max(np.abs(np.asarray(matrix) - covariance) / np.outer(std, std)) < 1e-4
 
 
+@pytest.mark.slow
 def test_numpyro_on_flat_vectors(getkey):
     target = gaussian()
     start = vi.to_nuts(unfitted(getkey(), exact()), key=getkey())

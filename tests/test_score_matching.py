@@ -1,5 +1,7 @@
 """Methods that fit a Gaussian from scores or curvature, against closed forms."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -134,4 +136,35 @@ def test_errors():
         vi.GSM(0)
     with pytest.raises(ValueError, match="`num_starts` must be a whole number"):
         vi.Laplace(0)
-    assert jax.tree.leaves(vi.BaM()) == []
+
+
+@pytest.mark.slow
+def test_laplace_where_only_reverse_mode_works(getkey):
+    # As solvers of differential equations: a rule of reverse mode, to be used once.
+    @jax.custom_vjp
+    def log_density(x):
+        return -0.5 * jnp.dot(x - LOC, PRECISION @ (x - LOC)) - 0.1 * jnp.sum(x**4)
+
+    def backward(x, g):
+        slope = lambda x: -PRECISION @ (x - LOC) - 0.4 * x**3
+        # A loop that cannot be differentiated itself.
+        once: Any = (jnp.zeros((), jnp.int32), x)
+        loop = jax.lax.while_loop(
+            lambda c: c[0] < 1, lambda c: (c[0] + 1, slope(x)), once
+        )
+        return (g * loop[1],)
+
+    log_density.defvjp(lambda x: (log_density(x), x), backward)
+    hidden = vi.from_log_density(lambda p: log_density(p["x"]), {"x": vi.Param(3)})
+    plain = vi.from_log_density(
+        lambda p: (
+            -0.5 * jnp.dot(p["x"] - LOC, PRECISION @ (p["x"] - LOC))
+            - 0.1 * jnp.sum(p["x"] ** 4)
+        ),
+        {"x": vi.Param(3)},
+    )
+    key = getkey()
+    fits = [vi.fit(t, vi.Laplace(), key=key, progress=False) for t in (hidden, plain)]
+    assert jnp.allclose(fits[0].family.mean, fits[1].family.mean, atol=1e-6)
+    ratio = fits[0].family.covariance / fits[1].family.covariance
+    assert jnp.allclose(ratio, 1, atol=1e-5)

@@ -79,6 +79,7 @@ def test_loss_convergence_in_float32_on_a_large_loss(getkey):
     assert 2_000 <= fired < 5_000
 
 
+@pytest.mark.slow
 def test_loss_convergence_with_heavy_tails_does_not_stop_an_improvement(getkey):
     t = jnp.arange(20_000.0)
     series = lambda key: -0.01 * t + jr.t(key, 2.0, t.shape)

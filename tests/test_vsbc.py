@@ -1,6 +1,5 @@
 """Simulation-based calibration: what it lets pass, and what it sees."""
 
-import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -71,7 +70,9 @@ def test_fits_that_fail_are_counted(getkey):
     method = vi.Descent(vi.ELBO(), optax.adam(0.1))
     start = vi.MeanField(jnp.zeros(1))
     out = vi.vsbc(target(broken), simulate, method, start, key=getkey(), max_steps=200)
-    # Those that fail keep their start, whose draws are finite: calibration suffers.
+    # `y[0]` is N(0, 2) and above .5 in 36 % of 200 data sets, give or take 3.4 %.
+    assert abs(out.num_failed - 72.5) < 28
+    assert out.ranks.shape == (200 - out.num_failed, 1)
     assert not out.is_calibrated
 
 
@@ -80,4 +81,3 @@ def test_errors(getkey):
         vi.vsbc(target(), simulate, key=getkey(), num_simulations=1)
     with pytest.raises(ValueError, match="`num_draws` must be a whole number"):
         vi.vsbc(target(), simulate, key=getkey(), num_draws=0)
-    assert jax.tree.leaves(target())

@@ -1,10 +1,14 @@
 from importlib.metadata import version as _version
 
 from ._arviz import to_arviz as to_arviz
-from ._checkpoint import load as load, save as save
+from ._checkpoint import save as save
 from ._diagnostic.base import Estimate as Estimate
 from ._diagnostic.elbo import elbo as elbo
 from ._diagnostic.expectation import expectation as expectation
+from ._diagnostic.kernel_stein_discrepancy import (
+    kernel_stein_discrepancy as kernel_stein_discrepancy,
+    KernelSteinDiscrepancy as KernelSteinDiscrepancy,
+)
 from ._diagnostic.pareto_khat import (
     pareto_khat as pareto_khat,
     ParetoKhat as ParetoKhat,
@@ -34,20 +38,25 @@ from ._linear_response import (
     linear_response as linear_response,
     LinearResponse as LinearResponse,
 )
+from ._load import load as load
 from ._loo import loo as loo
 from ._loop.base import AbstractStop as AbstractStop
 from ._loop.loss_convergence import LossConvergence as LossConvergence
+from ._loop.moment_convergence import MomentConvergence as MomentConvergence
 from ._loop.parameter_convergence import ParameterConvergence as ParameterConvergence
 from ._method.auto import Auto as Auto
 from ._method.averaging import Averaging as Averaging
 from ._method.bam import BaM as BaM
 from ._method.base import AbstractMethod as AbstractMethod
 from ._method.birth_death import BirthDeath as BirthDeath
+from ._method.dadvi import DADVI as DADVI
 from ._method.descent import Descent as Descent
 from ._method.gsm import GSM as GSM
 from ._method.laplace import Laplace as Laplace
 from ._method.natural_gradient import NaturalGradient as NaturalGradient
+from ._method.pathfinder import Pathfinder as Pathfinder
 from ._method.svgd import SVGD as SVGD
+from ._method.whitened import Whitened as Whitened
 from ._minibatch import Minibatch as Minibatch
 from ._nuts import NUTSStart as NUTSStart, to_nuts as to_nuts
 from ._objective.base import AbstractObjective as AbstractObjective

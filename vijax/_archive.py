@@ -66,6 +66,30 @@ def write(path: str | os.PathLike, fixed: PyTree, growing: PyTree, context: dict
         raise
 
 
+def _parts(path: str | os.PathLike, *, arrays: bool = True) -> tuple[dict, list]:
+    try:
+        # Opened here, since NumPy leaves a damaged file open.
+        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
+            header = json.loads(str(file["header"]))
+            if header.get("format") != _FORMAT:
+                raise KeyError("format")
+            count = len(header["leaves"]) if arrays else 0
+            return header, [file[f"leaf{i}"] for i in range(count)]
+    except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as e:
+        raise ValueError(
+            f"{os.fspath(path)!r} is not a file that this version of vijax wrote with "
+            "`vi.save`, or it is damaged."
+        ) from e
+
+
+def read_context(path: str | os.PathLike) -> dict[str, str]:
+    """What [`write`][] was told that must agree.
+
+    **Raises:** `ValueError` if the file is none of ours.
+    """
+    return _parts(path, arrays=False)[0]["context"]
+
+
 def read(
     path: str | os.PathLike, fixed: PyTree, growing: PyTree, context: dict
 ) -> tuple[PyTree, PyTree]:
@@ -75,18 +99,7 @@ def read(
     """
     like = _entries((fixed, growing))
     num_fixed = len(jtu.tree_leaves(fixed))
-    try:
-        # Opened here, since NumPy leaves a damaged file open.
-        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
-            header = json.loads(str(file["header"]))
-            if header.get("format") != _FORMAT:
-                raise KeyError("format")
-            arrays = [file[f"leaf{i}"] for i in range(len(header["leaves"]))]
-    except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as e:
-        raise ValueError(
-            f"{os.fspath(path)!r} is not a file that this version of vijax wrote with "
-            "`vi.save`, or it is damaged."
-        ) from e
+    header, arrays = _parts(path)
 
     def refuse(what: str, in_file: Any, in_like: Any):
         raise ValueError(

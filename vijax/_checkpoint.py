@@ -1,5 +1,5 @@
 import os
-from typing import Any, TypeVar
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -7,15 +7,12 @@ import jax.tree_util as jtu
 from jaxtyping import PyTree
 from numpyro.distributions.transforms import Transform
 
-from ._archive import read, write
+from ._archive import write
 from ._checks import check_folder
 from ._method.base import label
 
 
-T = TypeVar("T")
-
-
-def _parts(fit: Any) -> tuple[PyTree, PyTree, dict[str, str]]:
+def parts_of(fit: Any) -> tuple[PyTree, PyTree, dict[str, str]]:
     """The arrays of a fit, those whose length may differ, and what must agree besides."""
     problem = fit.problem
     fixed = eqx.filter((fit.progress, fit.result, problem.key), eqx.is_array)
@@ -31,7 +28,7 @@ def _parts(fit: Any) -> tuple[PyTree, PyTree, dict[str, str]]:
     supports = [type(t).__name__ for t in _transforms(target.model)]
     context = {
         "the method": label(problem.method),
-        "the family": type(fit.family).__name__,
+        "the family": type(fit.progress.family).__name__,
         "what the parameters are": ", ".join(params),
         "how they are constrained": ", ".join(supports),
         "the batch size": str(target.minibatch),
@@ -82,53 +79,4 @@ def save(path: str | os.PathLike, fit: Any) -> None:
     if not hasattr(fit, "progress"):
         raise ValueError(f"`fit` must be a `vi.Fit`, but it is a {type(fit).__name__}.")
     check_folder("path", path)
-    write(path, *_parts(fit))
-
-
-def load(path: str | os.PathLike, *, like: T) -> T:
-    """Load a fit that [`vijax.save`][] or a checkpoint wrote.
-
-    **Arguments:**
-
-    - `path`: the file.
-    - `like`: a fit of the same model, method, family, stopping rule and trackers, which
-        supplies the data and the code. In a new process make one with
-        `vi.fit(..., max_steps=0)`. Keyword only.
-
-    **Returns:**
-
-    The fit, bit for bit.
-
-    **Raises:** `ValueError`, saying what differs, if the file does not match `like` or
-    is none of ours; `FileNotFoundError` if there is none.
-
-    !!! Example
-
-        ```python
-        import pathlib
-        import tempfile
-
-        import jax
-        import vijax as vi
-
-        target = vi.from_log_density(
-            lambda params: -0.5 * params["x"] ** 2, {"x": vi.Param()}
-        )
-        path = pathlib.Path(tempfile.mkdtemp()) / "run.npz"
-        vi.fit(target, key=jax.random.key(0), max_steps=100, checkpoint=path)
-
-        # In a new process, where only the code and the data are there:
-        like = vi.fit(target, key=jax.random.key(0), max_steps=0)
-        fit = vi.load(path, like=like)
-        ```
-    """
-    fit: Any = like
-    if not hasattr(fit, "progress"):
-        raise ValueError(f"`like` must be a `vi.Fit`, but it is a {type(fit).__name__}.")
-    fixed, growing, context = _parts(fit)
-    fixed, growing = read(path, fixed, growing, context)
-    progress, result, key = eqx.combine(
-        fixed, (fit.progress, fit.result, fit.problem.key)
-    )
-    problem = eqx.tree_at(lambda p: p.key, fit.problem, key)
-    return type(fit)(problem, progress, *growing, result)
+    write(path, *parts_of(fit))

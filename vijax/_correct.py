@@ -3,16 +3,18 @@
 import warnings
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import jax.random as jr
+import equinox as eqx
 import numpy as np
+from jaxtyping import Array
 
 from ._custom_types import Key
-from ._diagnosis import log_weights_of
-from ._draws import draw, Draws, resampled
+from ._diagnosis import fewest_effective
+from ._draws import chosen_draws, draw, Draws
 from ._family.base import AbstractFamily
-from ._psis import smoothed
+from ._hamiltonian import carried, FEWEST_ACCEPTED
+from ._misc import split_key
+from ._psis import proposal_log_weights, smoothed
+from ._resample import with_replacement
 from ._target import Target
 
 
@@ -20,6 +22,9 @@ from ._target import Target
 NUM_DRAWS = 4_096
 # Weights that leave fewer effective draws, or a smaller part of them, do harm.
 _FEWEST, _SMALLEST_PART = 50.0, 0.02
+# Trajectories that change a mean by so many standard deviations, or a standard deviation
+# by such a factor's logarithm, may be far from their end.
+_MOVING = 0.5
 
 
 def proposed(proposal: AbstractFamily, target: Target, num_draws: int, key: Key) -> Draws:
@@ -35,22 +40,52 @@ def corrected(
     key: Key,
     origin: dict[str, Any],
 ) -> Draws:
-    """Draws of the target, chosen from those of `proposal` by smoothed weights; plain
-    ones of `family`, and a warning, where the weights are no help."""
-    draw_key, choose_key = jax.jit(jr.split)(key)
+    """Draws of the target: chosen from those of `proposal` by smoothed weights; where
+    these are too few, those of `family`, moved by Hamiltonian trajectories; plain ones of
+    `family`, and a warning, where neither helps."""
+    draw_key, choose_key = split_key(key)
     draws = proposed(proposal, target, num_draws, draw_key)
-    log_weights = smoothed(log_weights_of(draws))[0]
+    log_weights = proposal_log_weights(draws.log_p, draws.need_log_q())
+    log_weights = smoothed(log_weights)[0]
     weights = np.exp(log_weights - np.max(log_weights))
     effective = np.sum(weights) ** 2 / np.sum(weights**2)
-    if effective < max(_FEWEST, _SMALLEST_PART * len(draws)):
+    # NaN is not above anything.
+    if not effective >= fewest_effective(target.dim) * len(draws):
+        move_key, choose_key = split_key(choose_key)
+        plain = draw(family, target, num_draws, key=choose_key, origin=origin)
+        moved = carried(target, family, plain.x, move_key)
+        if float(moved.acceptance) >= FEWEST_ACCEPTED:
+            _warn_if_moving(plain.x, moved.x)
+            origin = origin | {"corrected": "trajectories"}
+            return Draws(moved.x, None, moved.log_p, target, origin)
+        if not effective >= max(_FEWEST, _SMALLEST_PART * len(draws)):
+            warnings.warn(
+                f"The importance weights of {len(draws)} draws are worth {effective:.1f} "
+                "draws, too few to correct anything, and Hamiltonian trajectories from "
+                "the draws are not accepted: these are plain draws of the family. "
+                "`vi.report(fit, key=key)` says more; `corrected=False` asks for plain "
+                "ones.",
+                stacklevel=3,
+            )
+            return plain
+    chosen = chosen_draws(choose_key, draws, log_weights, num_draws, with_replacement)
+    return eqx.tree_at(lambda d: d.origin, chosen, origin | {"corrected": "importance"})
+
+
+def _warn_if_moving(before: Array, after: Array) -> None:
+    x, moved = np.asarray(before, np.float64), np.asarray(after, np.float64)
+    if len(x) < 2:
+        return
+    std = np.std(x, axis=0)
+    with np.errstate(all="ignore"):
+        shift = np.abs(np.mean(moved, axis=0) - np.mean(x, axis=0)) / std
+        factor = np.abs(np.log(np.std(moved, axis=0) / std))
+    noise = 5 * (2 / len(x)) ** 0.5
+    if not max(np.max(shift), np.max(factor)) < _MOVING + noise:
         warnings.warn(
-            f"The importance weights of {len(draws)} draws are worth {effective:.1f} "
-            "draws, too few to correct anything: these are plain draws of the family. "
-            "`vi.report(fit, key=key)` says more; `corrected=False` asks for plain ones.",
-            stacklevel=3,
+            "Importance weights are too few to correct draws, and Hamiltonian "
+            "trajectories move them far from the family, perhaps not far enough: they "
+            "are closer to the target than the family is, no more. "
+            "`vi.report(fit, key=key)` says what to do.",
+            stacklevel=4,
         )
-        return draw(family, target, num_draws, key=choose_key, origin=origin)
-    origin = origin | {"corrected": True}
-    log_weights = jnp.asarray(log_weights, draws.log_p.dtype)
-    chosen = resampled(choose_key, draws, log_weights, num_draws)
-    return Draws(chosen.x, None, chosen.log_p, target, origin, draws)

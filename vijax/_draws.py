@@ -3,15 +3,15 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.lax as lax
-import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from ._custom_types import Data, Key, Params, Point
 from ._family.base import AbstractFamily
 from ._misc import as_key, as_whole, map_in_batches, tree_size
 from ._psis import smoothed_log_weights
+from ._resample import with_replacement, without_replacement
 from ._target import AbstractModel, as_data, Target
 
 
@@ -60,7 +60,8 @@ class Draws(eqx.Module):
         if self.log_q is None:
             raise ValueError(
                 "These draws have no log density, so that neither an ELBO nor importance "
-                "weights can be had. If they were resampled, ask the draws before that. "
+                "weights can be had. If they were resampled, or moved by trajectories, "
+                "ask plain draws, `fit.draw(n, key=key, corrected=False)`. "
                 "If they come from particles, put a Gaussian around each, "
                 "`vi.Particles(fit.family.x, bandwidth=0.1)`, and draw from that with "
                 "`vi.draw`; or fit a family with a density."
@@ -244,7 +245,8 @@ class Draws(eqx.Module):
                 "each without replacement. Draw more first, or use `replace=True`."
             )
         log_weights = smoothed_log_weights(source.log_p, source.need_log_q())
-        return _resample(key, source, jnp.asarray(log_weights), count, replace)
+        choose = with_replacement if replace else without_replacement
+        return chosen_draws(key, source, log_weights, count, choose)
 
 
 def _rebound(target: Target, data: Data) -> tuple[AbstractModel, Data]:
@@ -260,36 +262,21 @@ def _log_likelihood(model: AbstractModel, params: Params, data: Data) -> Params:
     return map_in_batches(one, params, tree_size(data))
 
 
-def resampled(
-    key: Key, draws: Draws, log_weights: Float[Array, " draws"], num_draws: int
-) -> Draws:
-    """Draws chosen with these log weights, with replacement."""
-    return _resample(key, draws, log_weights, num_draws, True)  # noqa: FBT003
-
-
 @eqx.filter_jit
-def _resample(
-    key: Key,
-    draws: Draws,
-    log_weights: Float[Array, " draws"],
-    num_draws: int,
-    replace: bool,  # noqa: FBT001
+def _chosen(
+    key: Key, log_weights: Float[Array, " draws"], rows: Any, num: int, choose: Callable
+) -> Any:
+    places = choose(key, log_weights, num)
+    return jax.tree.map(lambda leaf: leaf[places], rows)
+
+
+def chosen_draws(
+    key: Key, draws: Draws, log_weights: np.ndarray, num_draws: int, choose: Callable
 ) -> Draws:
-    if replace:
-        # Systematic resampling: draw by draw as likely as independent choices, but with
-        # less noise in all that is computed from them together. Shuffled afterwards, so
-        # that a part of them is a sample too.
-        place_key, shuffle_key = jr.split(key)
-        ends = jnp.cumsum(jax.nn.softmax(log_weights))
-        start = jr.uniform(place_key, (), ends.dtype)
-        places = (jnp.arange(num_draws, dtype=ends.dtype) + start) / num_draws * ends[-1]
-        chosen = jnp.minimum(jnp.searchsorted(ends, places), len(draws) - 1)
-        chosen = jr.permutation(shuffle_key, chosen)
-    else:
-        noise = jr.gumbel(key, log_weights.shape, log_weights.dtype)
-        chosen = lax.top_k(log_weights + noise, num_draws)[1]
+    """Draws that `choose(key, log_weights, num_draws)` picks from others."""
+    weights = jax.device_put(log_weights.astype(draws.log_p.dtype))
+    x, log_p = _chosen(key, weights, (draws.x, draws.log_p), num_draws, choose)
     origin = draws.origin | {"resampled": True}
-    x, log_p = draws.x[chosen], draws.log_p[chosen]
     return Draws(x, None, log_p, draws.target, origin, draws)
 
 
@@ -311,6 +298,11 @@ def _evaluate(
     return map_in_batches(one, x, tree_size(args))
 
 
+# With 16,384 draws of a mixture side by side, threads of XLA's CPU runtime were seen to
+# wait for each other for ever.
+_SIDE_BY_SIDE = 4_096
+
+
 @eqx.filter_jit
 def _draw(family: AbstractFamily, target: Target, num_draws: int, key: Key):
     def one(key: Key) -> tuple[Point, Array | None, Array]:
@@ -320,7 +312,8 @@ def _draw(family: AbstractFamily, target: Target, num_draws: int, key: Key):
             x, log_q = family.sample(key), None
         return x, log_q, target.log_density(x)
 
-    return map_in_batches(one, jr.split(key, num_draws), tree_size(target.data))
+    keys = jr.split(key, num_draws)
+    return map_in_batches(one, keys, tree_size(target.data), _SIDE_BY_SIDE)
 
 
 def draw(

@@ -1,33 +1,34 @@
+import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from ._auto_batches import in_batches, on_a_part
 from ._checks import check_finite, check_method, check_stop, check_track
-from ._custom_types import Key, Point
+from ._closures import same_function
+from ._custom_types import Key
 from ._draws import check_dimensions
 from ._family.base import AbstractFamily
 from ._fit_result import Fit
-from ._host import conduct, History, Options, Run
+from ._host import conduct, Options, Run
 from ._loop.base import AbstractStop, Problem
 from ._loop.chunk import advance
+from ._loop.moment_convergence import MomentConvergence
 from ._method.auto import Auto
 from ._method.base import AbstractMethod, F, Recipe
-from ._misc import (
-    as_key,
-    as_whole,
-    float_dtype,
-    is_traced,
-    same_function,
-)
+from ._misc import as_key, as_whole, is_traced
 from ._named import named_method
 from ._results import RESULTS
 from ._start import as_recipe, explain_start, find_point, start
 from ._step_up import step_up
 from ._target import check_target, Target
+
+
+# More than the first of two stages ever takes.
+_FIRST_STEPS = 10_000
 
 
 def fit(
@@ -56,8 +57,10 @@ def fit(
     - `target`: what to approximate.
     - `method`: how: a method such as [`vijax.Descent`][], or a name. `"auto"`, the
         default, is [`vijax.Auto`][], which needs no tuning and ends by itself; where its
-        weights are poor a small flow follows, [`vijax.Coupling`][]. For minibatches,
-        more than 1,000 coordinates or a family of your choice it is ADVI. `"advi"` fits
+        weights are poor a small flow follows, [`vijax.Coupling`][]. Where steps see
+        batches, it looks at a part of the rows first, and goes on with stochastic
+        gradients in the coordinates of that fit. For more than 1,000 coordinates or a
+        family of your choice it is ADVI. `"advi"` fits
         [`vijax.MeanField`][] and `"fullrank_advi"` [`vijax.FullRank`][]. `"svgd"` moves
         100 particles with [`vijax.SVGD`][]; `"asvgd"` fits a [`vijax.FullRank`][] by
         their force, with [`vijax.SteinForce`][].
@@ -67,8 +70,9 @@ def fit(
     - `key`: randomness. The same key gives the same result, bit for bit on one machine.
         Keyword only.
     - `max_steps`: the most steps to make. Keyword only.
-    - `stop`: a rule that may end the run earlier: [`vijax.LossConvergence`][] or
-        [`vijax.ParameterConvergence`][]. Keyword only.
+    - `stop`: a rule that may end the run earlier: [`vijax.LossConvergence`][],
+        [`vijax.MomentConvergence`][] or [`vijax.ParameterConvergence`][]. Default: none,
+        but `"auto"` has its own. Keyword only.
     - `track`: `{name: fn}`. What `fn(key, family, target)` returns, any pytree of
         arrays, is recorded in `Fit.trackers`. Runs inside the loop. Keyword only.
     - `track_every`: how many steps lie between two records. Keyword only.
@@ -119,7 +123,11 @@ def fit(
         throw=throw,
     )
     if isinstance(method, str):
+        is_auto = method.lower() == "auto"
         method, recipe = named_method(method, target, own_family=family is None)
+        is_known = is_auto and recipe is not None and family is None
+        if is_known and stop is None and target.weight == 1:
+            stop = MomentConvergence()
     else:
         check_method(method)
         recipe = None
@@ -129,6 +137,9 @@ def fit(
     start_from = as_recipe(recipe if family is None else family)
 
     problem = Problem(target, method, key, stop, track, track_every)
+    through_batches = (
+        isinstance(method, Auto) and target.minibatch is not None and family is None
+    )
     if is_traced(problem, start_from):
         if options.callbacks or checkpoint is not None:
             raise ValueError(
@@ -136,25 +147,43 @@ def fit(
                 "inside `jax.jit`, `jax.vmap` or the like. Leave them out; `stop` and "
                 "`track` do work there."
             )
-        return _fit_traced(problem, start_from, max_steps, throw=throw)
-    run = _new_run(problem, start_from)
+        run_one = functools.partial(_fit_traced, max_steps=max_steps, throw=throw)
+        if through_batches:
+            first = run_one(on_a_part(problem), None, max_steps=_FIRST_STEPS)
+            return run_one(*in_batches(problem, first))
+        return run_one(problem, start_from)
+    if through_batches:
+        return _fit_batches(problem, max_steps, options)
+    fit = _fit_host(problem, start_from, max_steps, options)
+    return step_up(fit, max_steps, options)
+
+
+def _fit_batches(problem: Problem, max_steps: int, options: Options) -> Fit:
+    # Callbacks may bring other data of all the rows, and checkpoints are of the whole.
+    first = _fit_host(on_a_part(problem), None, _FIRST_STEPS, options.alone())
+    stopped = bool(first.result == RESULTS.interrupted)
+    problem, family = in_batches(problem, first)
+    fit = _fit_host(problem, family, 0 if stopped else max_steps, options)
+    if stopped:
+        fit = eqx.tree_at(lambda fit: fit.result, fit, first.result)
+    return fit
+
+
+def _fit_host(
+    problem: Problem,
+    start_from: AbstractFamily | Recipe | None,
+    max_steps: int,
+    options: Options,
+) -> Fit:
+    key, target = problem.key, problem.target
+    run = Run.begin(problem, start_from)
     if not isinstance(start_from, AbstractFamily) and not run.begins_well():
         # Looking for a point takes a program of its own, so only now.
         point, found = find_point(key, target)
         if not bool(found):
             raise ValueError(explain_start(target, key))
-        run = _new_run(problem, start_from, point)
-    fit = conduct(run, max_steps, options, Fit)
-    return step_up(fit, max_steps, options) if isinstance(method, Auto) else fit
-
-
-def _new_run(
-    problem: Problem, family: AbstractFamily | Recipe | None, point: Point | None = None
-) -> Run:
-    progress, tracked = start(problem, family, point)
-    losses = np.zeros(0, float_dtype(progress.family))
-    tracked = jax.tree.map(np.asarray, tracked)
-    return Run(problem, progress, History(losses, tracked, np.zeros(0, np.int32)))
+        run = Run.begin(problem, start_from, point)
+    return conduct(run, max_steps, options, Fit)
 
 
 def _fit_traced(

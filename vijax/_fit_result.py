@@ -9,24 +9,20 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from ._checks import check_method, check_stop
+from ._closures import Held
 from ._correct import corrected as draw_corrected
 from ._custom_types import Key, Params
 from ._draws import draw, Draws
-from ._family.base import AbstractFamily
+from ._family.base import AbstractFamily, has_moment
 from ._host import conduct, History, Options, Run
 from ._loop.base import AbstractStop, Problem, Progress, replace_target
 from ._method.base import AbstractMethod, F, label, State
-from ._misc import (
-    as_key,
-    as_whole,
-    Held,
-    is_traced,
-    is_tracer,
-)
+from ._misc import as_key, as_whole, is_traced, is_tracer
 from ._named import named_method
 from ._proposal import heavy_tailed
 from ._results import name_of
 from ._start import restart
+from ._step_up import step_up
 from ._target import check_target, Target
 
 
@@ -140,9 +136,13 @@ class Fit(eqx.Module, Generic[F]):
         - `corrected`: whether the draws are corrected by importance: chosen with smoothed
             weights from at least 4,096 draws of a family with heavier tails, which
             brings them closer to the target than the family is. What they were chosen
-            from is `Draws.proposal`. Where the weights are no help you get plain draws
-            and a warning. Default: after `"auto"`, and not inside `jax.jit`.
-            Keyword only.
+            from is `Draws.proposal`. Where the weights are worth less than a tenth of
+            the draws (a quarter of them in hundreds of dimensions), plain draws are moved
+            by a few trajectories of Hamiltonian Monte Carlo each, in the family's
+            coordinates.
+            Where neither is any help you get plain draws and a warning.
+            `Draws.origin["corrected"]` says how it was done. Default: after `"auto"`,
+            and not inside `jax.jit`. Keyword only.
 
         **Returns:**
 
@@ -200,8 +200,10 @@ class Fit(eqx.Module, Generic[F]):
     ) -> "Fit[F]":
         """Go on where this fit ended.
 
-        Without a new `method`, `target` or `stop`, a run of `a` steps resumed for `b` is
-        one run of `a + b` steps, bit for bit.
+        A fit whose method is over makes no further steps. Else, without a new `method`,
+        `target` or `stop`, a run of `a` steps resumed for `b` is
+        one run of `a + b` steps, bit for bit. Where `"auto"` ends here, what follows it
+        in [`vijax.fit`][] follows too.
 
         **Arguments:**
 
@@ -253,7 +255,9 @@ class Fit(eqx.Module, Generic[F]):
         made = int(self.num_steps)
         tracked = jax.tree.map(np.asarray, (self.trackers, self.tracked_steps))
         run = Run(problem, before, History(np.asarray(self.losses)[:made], *tracked))
-        return conduct(run, max_steps, options, Fit)
+        fit = conduct(run, max_steps, options, Fit)
+        # A fit that was over has had its chance.
+        return step_up(fit, max_steps, options) if fit.num_steps > made else fit
 
 
 @eqx.filter_jit
@@ -263,7 +267,7 @@ def _moment(family: AbstractFamily, target: Target, name: str) -> Params:
 
 def _by_name(fit: Fit, name: str) -> Params:
     fit._check_single()
-    if not hasattr(type(fit.family), name):
+    if not has_moment(fit.family, name):
         raise ValueError(
             f"`{type(fit.family).__name__}` has no {name} in closed form. Estimate it "
             "from draws, e.g. `fit.draw(1_000, key=key).x`."

@@ -1,5 +1,6 @@
 """The host's side of a run: chunks one after the other, and what happens between."""
 
+import copy
 import os
 import time
 import warnings
@@ -12,13 +13,16 @@ from jaxtyping import PyTree
 
 from ._checkpoint import save
 from ._checks import check_callbacks, check_folder
+from ._custom_types import Point
+from ._family.base import AbstractFamily
 from ._interrupt import Interruption
 from ._loop.base import MAX_NONFINITE, Problem, Progress, Records, replace_target
 from ._loop.chunk import advance
-from ._misc import as_whole
+from ._method.base import Recipe
+from ._misc import as_whole, float_dtype
 from ._progress import ProgressBar
 from ._results import FitError, RESULTS
-from ._start import explain_failure
+from ._start import explain_failure, start
 from ._target import Target
 
 
@@ -76,6 +80,19 @@ class Run:
         sizes = [np.prod(x.shape[1:]) for x in jax.tree.leaves(history.tracked()[0])]
         self._num_records = int(np.clip(_RECORDED // max(sum(sizes), 1), 1, 1024))
 
+    @classmethod
+    def begin(
+        cls,
+        problem: Problem,
+        family: AbstractFamily | Recipe | None,
+        point: Point | None = None,
+    ) -> "Run":
+        """Before its first step, from a family, or a recipe at a point."""
+        progress, tracked = start(problem, family, point)
+        losses = np.zeros(0, float_dtype(progress.family))
+        tracked = jax.tree.map(np.asarray, tracked)
+        return cls(problem, progress, History(losses, tracked, np.zeros(0, np.int32)))
+
     @property
     def num_steps(self) -> int:
         """How many steps were made."""
@@ -98,6 +115,12 @@ class Run:
         if not self.problem.track:
             return _CAPACITY
         return min(_CAPACITY, self._num_records * self.problem.track_every)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the method has nothing left to do."""
+        done = self.problem.method.done(self.progress.state)
+        return done is not None and bool(done)
 
     def _advanced(self, num_steps: int) -> tuple[Progress, Records]:
         length = jax.device_put(np.int32(num_steps))
@@ -139,15 +162,23 @@ class Options:
         self.checkpoint = checkpoint
         self.throw = throw
 
+    @classmethod
+    def none(cls) -> "Options":
+        """Nothing happens."""
+        nothing = {"callbacks": (), "callback_every": 1, "checkpoint": None}
+        return cls(**nothing, show=False, throw=False)
+
     def quiet(self) -> "Options":
         """The same, but a failure is only written in the result."""
-        return Options(
-            callbacks=self.callbacks,
-            callback_every=self.callback_every,
-            show=self.show,
-            checkpoint=self.checkpoint,
-            throw=False,
-        )
+        quiet = copy.copy(self)
+        quiet.throw = False
+        return quiet
+
+    def alone(self) -> "Options":
+        """The same without callbacks and checkpoints."""
+        alone = copy.copy(self)
+        alone.callbacks, alone.checkpoint = (), None
+        return alone
 
 
 def conduct(run: Run, num_steps: int, options: Options, make_fit: Callable) -> Any:
@@ -253,6 +284,8 @@ def drive(
     The member of `RESULTS` that says why the run ended. Exceptions of `callback` other
     than `StopIteration` and `KeyboardInterrupt` go through.
     """
+    if run.is_over:
+        return RESULTS.converged
     start, end = run.num_steps, run.num_steps + num_steps
     # The first call compiles: its time says nothing, and the rest should not wait.
     length = 10 if run.is_compiled else 1

@@ -1,3 +1,5 @@
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -10,7 +12,8 @@ from jaxtyping import Array, Float
 from ._custom_types import Key, Point
 from ._family.mean_field import MeanField
 from ._fit_result import Fit
-from ._method.averaging import Averaging
+from ._linalg import hessian
+from ._method.dadvi import DADVI
 from ._method.descent import Descent
 from ._objective.elbo import ELBO
 from ._objective.fixed_draws import FixedDraws
@@ -28,24 +31,6 @@ class LinearResponse(eqx.Module):
     - `mean_stderr`: the standard error of each mean from the number of fixed draws.
     - `decrement`: half of the squared gradient in units of the curvature: how far, in
         nats, the fit still was from its optimum, where all this holds.
-
-    !!! Example
-
-        ```python
-        import jax
-        import jax.numpy as jnp
-        import optax
-        import vijax as vi
-
-        target = vi.from_log_density(
-            lambda params: -0.5 * params["x"] ** 2, {"x": vi.Param()}
-        )
-        objective = vi.FixedDraws(vi.ELBO(64), jax.random.key(0))
-        method = vi.Descent(objective, optax.lbfgs())
-        fit = vi.fit(target, method, key=jax.random.key(1), max_steps=50)
-        response = vi.linear_response(fit)
-        response.std, response.mean_stderr
-        ```
     """
 
     mean: Point
@@ -68,8 +53,9 @@ def linear_response(fit: Fit) -> LinearResponse:
 
     **Arguments:**
 
-    - `fit`: a fit of a [`vijax.MeanField`][] by `vi.Descent(vi.FixedDraws(vi.ELBO(n),
-        key), optimizer)`, run to convergence, such as with `optax.lbfgs()`.
+    - `fit`: a fit by [`vijax.DADVI`][]; or of a [`vijax.MeanField`][] by
+        `vi.Descent(vi.FixedDraws(vi.ELBO(n), key), optimizer)`, run to convergence, such
+        as with `optax.lbfgs()`.
 
     **Returns:**
 
@@ -86,7 +72,6 @@ def linear_response(fit: Fit) -> LinearResponse:
         ```python
         import jax
         import jax.numpy as jnp
-        import optax
         import vijax as vi
 
         precision = jnp.array([[2.0, 0.9], [0.9, 1.0]])
@@ -94,45 +79,61 @@ def linear_response(fit: Fit) -> LinearResponse:
             lambda params: -0.5 * params["x"] @ precision @ params["x"],
             {"x": vi.Param(2)},
         )
-        objective = vi.FixedDraws(vi.ELBO(64, antithetic=True), jax.random.key(0))
-        method = vi.Descent(objective, optax.lbfgs())
-        fit = vi.fit(target, method, key=jax.random.key(1), max_steps=200)
+        fit = vi.fit(target, vi.DADVI(), key=jax.random.key(0))
         vi.linear_response(fit).covariance  # The inverse of `precision`.
         ```
     """
-    method: Any = fit.problem.method
-    if isinstance(method, Averaging):
-        method = method.method
-    objective: Any = getattr(method, "objective", None)
     family: Any = fit.family
+    parts, kind = _parts(fit), type(fit.family).__name__
+    if parts is None or not isinstance(family, MeanField):
+        raise ValueError(
+            "Linear response needs a `vi.MeanField` that was fitted with fixed draws, by "
+            "`vi.DADVI()` or `vi.Descent(vi.FixedDraws(vi.ELBO(64), key), "
+            f"optax.lbfgs())`, but this is a `{kind}` by {fit.problem.method!r}."
+        )
+    return _respond(fit.target, family, *parts)
+
+
+def _parts(fit: Fit) -> tuple[Callable, Array] | None:
+    """The loss of one draw or pair, `one(item, family, target)`, and what makes each."""
+    method: Any = fit.problem.method
+    if isinstance(method, DADVI):
+        return _pair_loss, fit.state.pairs
+    objective: Any = getattr(method, "objective", None)
     inner = getattr(objective, "objective", None)
     is_fixed = isinstance(method, Descent) and isinstance(objective, FixedDraws)
-    if not (is_fixed and isinstance(inner, ELBO) and isinstance(family, MeanField)):
-        raise ValueError(
-            "Linear response needs a `vi.MeanField` that was fitted with fixed draws, "
-            "`vi.Descent(vi.FixedDraws(vi.ELBO(64), key), optax.lbfgs())`, but this is a "
-            f"`{type(family).__name__}` by {method!r}."
-        )
-    return _respond(fit.target, family, inner, objective.key)
+    if not is_fixed or not isinstance(inner, ELBO):
+        return None
+    return inner.one, _split(objective.key, inner.num_keys)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _split(key: Key, num_keys: int) -> Array:
+    # As the objective does: one key is used as it is.
+    return jr.split(key, num_keys) if num_keys > 1 else key[None]
+
+
+def _pair_loss(pair: Array, family: MeanField, target: Target) -> Array:
+    x = family.loc[None, :] + jnp.exp(family.log_scale)[None, :] * pair
+    return -jnp.mean(jax.vmap(target.log_density)(x)) - jnp.sum(family.log_scale)
 
 
 @eqx.filter_jit
 def _respond(
-    target: Target, family: MeanField, objective: ELBO, key: Key
+    target: Target, family: MeanField, one: Callable, items: Array
 ) -> LinearResponse:
     flat, unravel = jfu.ravel_pytree(family)
-    dim = family.dim
-    loss = lambda flat: objective(key, unravel(flat), target)
-    hessian = jax.hessian(loss)(flat)
-    inverse = jnp.linalg.inv(0.5 * (hessian + hessian.T))
-    gradient = jax.grad(loss)(flat)
+    dim, count = family.dim, items.shape[0]
+    share = lambda flat, item: one(item, unravel(flat), target)
+    loss = lambda flat: jnp.mean(jax.vmap(share, in_axes=(None, 0))(flat, items))
+    curvature = hessian(loss, flat)
+    inverse = jnp.linalg.inv(0.5 * (curvature + curvature.T))
 
     # Each draw's part of the gradient: their spread is the Monte Carlo error.
-    share = lambda flat, key: objective.one(key, unravel(flat), target)
-    keys = jr.split(key, objective.num_keys)
-    shares = jax.vmap(jax.grad(share), in_axes=(None, 0))(flat, keys)
-    centered = shares - jnp.mean(shares, axis=0, keepdims=True)
-    variance = centered.T @ centered / len(keys) / max(len(keys) - 1, 1)
+    shares = jax.vmap(jax.grad(share), in_axes=(None, 0))(flat, items)
+    gradient = jnp.mean(shares, axis=0)
+    centered = shares - gradient[None, :]
+    variance = centered.T @ centered / count / max(count - 1, 1)
     covariance = inverse[:dim, :dim]
     errors = jnp.diagonal(inverse @ variance @ inverse)[:dim]
     return LinearResponse(

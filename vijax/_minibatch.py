@@ -93,6 +93,11 @@ def drawn_indices(
     return permuted(jr.fold_in(key, epoch), places, length)
 
 
+def grown(size: int, factor: float, length: int) -> int:
+    """So many times `size`, from that up to `length`."""
+    return min(max(size, math.ceil(factor * size)), length)
+
+
 class AbstractMinibatch(eqx.Module):
     """How a step sees a part of the data."""
 
@@ -107,6 +112,14 @@ class AbstractMinibatch(eqx.Module):
     @abc.abstractmethod
     def whole_weight(self, data: Data) -> float:
         """What scales a sum over all of `data` to the data there are in all."""
+
+    @abc.abstractmethod
+    def size(self, data: Data) -> int:
+        """How many rows, or entries along several axes, a step sees."""
+
+    @abc.abstractmethod
+    def larger(self, factor: float, data: Data) -> "AbstractMinibatch":
+        """Batches of about so many times as many, or of all there are."""
 
     @abc.abstractmethod
     def __call__(
@@ -268,6 +281,21 @@ class Minibatch(AbstractMinibatch):
             total_size=self.total_size,
             dtype=self.dtype,
         )
+
+    def size(self, data: Data) -> int:
+        """How many entries along the axes that are drawn from a step sees."""
+        return math.prod(self.batch_size[slot][0] for slot in self._lengths(data))
+
+    def larger(self, factor: float, data: Data) -> "Minibatch":
+        """The same but for its size, shared among the axes."""
+        lengths = self._lengths(data)
+        along_each = factor ** (1 / len(lengths))
+        entries = list(self.batch_size)
+        for slot, length in lengths.items():
+            size, seed = entries[slot]
+            size = grown(size, along_each, length)
+            entries[slot] = size if seed is None else (size, seed)
+        return self.resized(tuple(entries))
 
     def _indices(
         self, slot: int, length: int, key: Key, step: Int[Array, ""] | int

@@ -1,7 +1,6 @@
 import contextlib
 import functools
 import operator
-import types
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -84,13 +83,17 @@ def lenient_promotion() -> Iterator[None]:
         yield
 
 
-def map_in_batches(fn: Callable, xs: PyTree[Array], size: int) -> PyTree[Array]:
-    """`jax.vmap(fn)(xs)`, in pieces when one call touches `size` numbers.
+def map_in_batches(
+    fn: Callable, xs: PyTree[Array], size: int, most: int | None = None
+) -> PyTree[Array]:
+    """`jax.vmap(fn)(xs)`, in pieces when one call touches `size` numbers, of at most
+    `most` calls each.
 
     A thousand draws against a hundred million numbers do not fit in memory at once.
     """
     length = jtu.tree_leaves(xs)[0].shape[0]
     batch_size = max(1, _VECTORIZED_SIZE // max(size, 1))
+    batch_size = batch_size if most is None else min(batch_size, most)
     if batch_size >= length:
         return jax.vmap(fn)(xs)
     return lax.map(fn, xs, batch_size=batch_size)
@@ -146,116 +149,20 @@ def tree_size(tree: PyTree) -> int:
     return sum(leaf.size for leaf in jtu.tree_leaves(tree) if eqx.is_array(leaf))
 
 
-def _by_value(leaf: Any) -> Any:
-    """Numbers, words and our functions as they are, anything else by its identity."""
-    is_plain = isinstance(leaf, bool | int | float | str | _Function)
-    return (type(leaf), leaf) if is_plain else id(leaf)
+def entry_names(name: str, shape: tuple[int, ...]) -> list[str]:
+    """What the entries of an array are called: `beta[0]`; a number just `beta`."""
+    indices = np.ndindex(shape)
+    return [f"{name}[{', '.join(map(str, i))}]" if i else name for i in indices]
 
 
-class Held:
-    """Any pytree as one static value. Equal to another one of the same leaves."""
-
-    def __init__(self, tree: PyTree):
-        self.tree = tree
-        leaves, structure = jtu.tree_flatten(tree)
-        self._identity = structure, tuple(_by_value(x) for x in leaves)
-
-    def __deepcopy__(self, memo: dict) -> "Held":
-        return self
-
-    def __hash__(self):
-        return hash(self._identity)
-
-    def __eq__(self, other):
-        return isinstance(other, Held) and self._identity == other._identity
+@jax.jit
+def split_key(key: PRNGKeyArray) -> tuple[PRNGKeyArray, PRNGKeyArray]:
+    """Two keys of one, as one small program."""
+    first, second = jr.split(key)
+    return first, second
 
 
-def _global_names(code: types.CodeType) -> set[str]:
-    inner = (const for const in code.co_consts if isinstance(const, types.CodeType))
-    return set(code.co_names).union(*map(_global_names, inner))
-
-
-class _Function:
-    """A function without its closure. Equal to another one of the same source that sees
-    the same globals.
-
-    It is a leaf, and can be called as far as others look: Optax asks of a mask whether
-    it holds anything that can be.
-    """
-
-    def __init__(self, fn: types.FunctionType):
-        self.fn = fn
-        names = sorted(_global_names(fn.__code__) & fn.__globals__.keys())
-        # Held, so that no identity is given to something else.
-        self._seen = [fn.__globals__[name] for name in names]
-        values = tuple(_by_value(value) for value in self._seen)
-        self._identity = fn.__code__, fn.__qualname__, fn.__module__, values
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.fn(*args, **kwargs)
-
-    def __deepcopy__(self, memo: dict) -> "_Function":
-        return self
-
-    def __hash__(self):
-        return hash(self._identity)
-
-    def __eq__(self, other):
-        return isinstance(other, _Function) and self._identity == other._identity
-
-
-# What a closure names but never got.
-_EMPTY = type("_Empty", (), {})
-
-
-def _content(cell: types.CellType) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:
-        return _EMPTY
-
-
-class _Closure(eqx.Module):
-    fn: _Function
-    defaults: Any
-    keyword_defaults: Any
-    contents: tuple
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        fn = self.fn.fn
-        cells = tuple(
-            types.CellType() if value is _EMPTY else types.CellType(value)
-            for value in self.contents
-        )
-        rebuilt = types.FunctionType(
-            fn.__code__, fn.__globals__, fn.__name__, self.defaults, cells
-        )
-        rebuilt.__kwdefaults__ = self.keyword_defaults
-        return rebuilt(*args, **kwargs)
-
-
-def same_function(fn: Callable) -> Callable:
-    """`fn`, equal to another one of the same source if it closes over nothing."""
-    is_bare = isinstance(fn, types.FunctionType) and fn.__closure__ is None
-    return _Function(fn) if is_bare else fn
-
-
-def closures_as_pytrees(tree: PyTree) -> PyTree:
-    """A copy of `tree` in which closures are pytrees of what they close over.
-
-    JAX compares functions by identity, so that each `optax.adam(1e-3)` would compile
-    anew. As pytrees, closures of the same source over equal values are equal.
-    """
-
-    def convert(leaf):
-        if not isinstance(leaf, types.FunctionType) or "<" not in leaf.__qualname__:
-            return leaf  # Functions of a module are the same each time.
-        contents = tuple(map(_content, leaf.__closure__ or ()))
-        return _Closure(
-            fn=_Function(leaf),
-            defaults=closures_as_pytrees(leaf.__defaults__),
-            keyword_defaults=closures_as_pytrees(leaf.__kwdefaults__),
-            contents=closures_as_pytrees(contents),
-        )
-
-    return jax.tree.map(convert, tree)
+@jax.jit
+def key_for(key: PRNGKeyArray, purpose: int | Array) -> PRNGKeyArray:
+    """A key that no step of a run uses: these fold in just one number."""
+    return jr.fold_in(jr.fold_in(key, 0), purpose)

@@ -5,10 +5,10 @@ from typing import NamedTuple
 import jax.lax as lax
 import jax.numpy as jnp
 import jax.scipy.linalg as jsl
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from ._custom_types import Point
+from ._linalg import gaussian_log_prob, triangular_root
 from ._misc import tree_where
 from ._probe import Probes
 
@@ -43,16 +43,24 @@ class Sums(NamedTuple):
     shift: Float[Array, ""]
 
 
+class Regression(NamedTuple):
+    """The natural gradient in the Gaussian's own coordinates, what is left of the
+    residuals beside it, and the ELBO."""
+
+    shift: Float[Array, " dim"]
+    curvature: Float[Array, "dim dim"]
+    spread: Float[Array, " dim"]
+    elbo: Float[Array, ""]
+    elbo_stderr: Float[Array, ""]
+
+
 class Move(NamedTuple):
-    """A Gaussian, and the natural gradient there in its own coordinates."""
+    """A Gaussian, what is known there, and how far one iteration may go."""
 
     loc: Float[Array, " dim"]
     tril: Float[Array, "dim dim"]
-    shift: Float[Array, " dim"]
-    curvature: Float[Array, "dim dim"]
+    found: Regression
     trust: Float[Array, ""]
-    elbo: Float[Array, ""]
-    elbo_stderr: Float[Array, ""]
 
 
 class Ascent(NamedTuple):
@@ -86,13 +94,13 @@ def begin(loc: Point, tril: Float[Array, "dim dim"]) -> Ascent:
     dim, dtype = loc.size, loc.dtype
     zero = jnp.zeros((), dtype)
     infinite = zero + jnp.inf
-    flat = jnp.zeros_like(tril)
-    last = Move(loc, tril, jnp.zeros_like(loc), flat, zero, -infinite, zero)
+    still = jnp.zeros_like(loc)
+    nothing = Regression(still, jnp.zeros_like(tril), still, -infinite, zero)
     return Ascent(
         loc=loc,
         tril=tril,
         sums=_empty(dim, dtype),
-        last=last,
+        last=Move(loc, tril, nothing, zero),
         last_gain=infinite,
         was_shortened=jnp.array(False),
         rate=zero + 1,
@@ -122,29 +130,24 @@ def tell(e: Float[Array, "draws dim"], state: Ascent, probes: Probes) -> Ascent:
     return lax.cond(enough, _iterate, lambda state: state, state)
 
 
-def log_ratios(state: Ascent, e: Array, probes: Probes) -> Array:
+def _log_ratios(state: Ascent, e: Array, probes: Probes) -> Array:
     """`log p - log q` at the draws; zero where they are not finite."""
-    dim = state.loc.size
-    log_scale = jnp.sum(jnp.log(jnp.abs(jnp.diagonal(state.tril))))
-    log_q = (
-        -0.5 * jnp.sum(e**2, axis=1) - log_scale - 0.5 * dim * np.log(2 * np.pi).item()
-    )
+    log_q = gaussian_log_prob(state.tril, e)
     return jnp.where(probes.finite, probes.log_p - log_q, 0)
 
 
 def batch_elbo(
     e: Float[Array, "draws dim"], state: Ascent, probes: Probes
 ) -> Float[Array, ""]:
-    """The ELBO as the draws of one step see it; minus infinity if any is not finite."""
-    mean = jnp.mean(log_ratios(state, e, probes))
-    return jnp.where(jnp.all(probes.finite), mean, -jnp.inf)
+    """The ELBO as the finite ones of a step's draws see it; NaN if there are none."""
+    return jnp.sum(_log_ratios(state, e, probes)) / jnp.sum(probes.finite)
 
 
 def _gathered(e: Array, state: Ascent, probes: Probes) -> Sums:
     sums = state.sums
     r = probes.score @ state.tril + e
     counts = probes.finite.astype(e.dtype)[:, None]
-    values = log_ratios(state, e, probes)
+    values = _log_ratios(state, e, probes)
     e, r = e * counts, r * counts
     count = jnp.sum(counts)
     first = jnp.sum(values) / jnp.maximum(count, 1)
@@ -164,15 +167,7 @@ def _gathered(e: Array, state: Ascent, probes: Probes) -> Sums:
     )
 
 
-class _Regression(NamedTuple):
-    shift: Float[Array, " dim"]
-    curvature: Float[Array, "dim dim"]
-    spread: Float[Array, " dim"]
-    elbo: Float[Array, ""]
-    elbo_stderr: Float[Array, ""]
-
-
-def _regress(sums: Sums) -> _Regression:
+def _regress(sums: Sums) -> Regression:
     """The residual on `(1, e)`: its mean is the gradient of the location, its slope the
     one of the covariance (Stein's identity, with the draws' own moments as control)."""
     n = jnp.maximum(sums.num_finite, 1)
@@ -187,7 +182,7 @@ def _regress(sums: Sums) -> _Regression:
     variance = variance * n / jnp.maximum(n - 2 * dim - 2, n / 4)
     elbo = sums.elbo / n
     elbo_variance = jnp.maximum(sums.elbo_squared / n - elbo**2, 0)
-    return _Regression(
+    return Regression(
         shift=mean_r - mean_e @ slope,
         curvature=0.5 * (slope + slope.T),
         spread=jnp.sqrt(variance),
@@ -196,7 +191,7 @@ def _regress(sums: Sums) -> _Regression:
     )
 
 
-def _trust(found: _Regression, count: Float[Array, ""]) -> Float[Array, ""]:
+def _trust(found: Regression, count: Float[Array, ""]) -> Float[Array, ""]:
     """The factor by which one iteration may change a variance.
 
     More where the score is linear as far as the draws see, so that a target that is
@@ -209,20 +204,18 @@ def _trust(found: _Regression, count: Float[Array, ""]) -> Float[Array, ""]:
 def _stepped(move: Move, rate: Float[Array, ""]) -> tuple[Array, Array, Array]:
     """The Gaussian after a step of a natural gradient, within a trust region, and
     whether that shortened the step."""
-    dim = move.loc.size
+    dim, found = move.loc.size, move.found
     eye = jnp.eye(dim, dtype=move.loc.dtype)
-    free, vectors = jnp.linalg.eigh(eye - rate * move.curvature)
+    free, vectors = jnp.linalg.eigh(eye - rate * found.curvature)
     values = jnp.clip(free, 1 / move.trust, move.trust)
-    step = vectors @ ((vectors.T @ (rate * move.shift)) / values)
+    step = vectors @ ((vectors.T @ (rate * found.shift)) / values)
     length = jnp.sqrt(jnp.sum(step**2))
     limit = (dim**0.5 + 1) * move.trust / _FACTOR
     shortened = jnp.any(values != free) | (length > limit)
     step = step * jnp.minimum(1, limit / jnp.maximum(length, 1e-30))
     # A root of the covariance is updated, never the covariance, which has its condition
-    # number squared; QR makes it triangular again.
-    root = move.tril @ (vectors / jnp.sqrt(values))
-    upper = jnp.linalg.qr(root.T, mode="r")
-    tril = upper.T * jnp.where(jnp.diagonal(upper) < 0, -1, 1)
+    # number squared.
+    tril = triangular_root(move.tril @ (vectors / jnp.sqrt(values)))
     return move.loc + move.tril @ step, tril, shortened
 
 
@@ -231,15 +224,15 @@ def _iterate(state: Ascent) -> Ascent:
     found = _regress(sums)
     sound = (sums.num_finite >= 0.5 * sums.asked) & jnp.isfinite(found.elbo)
     sound &= jnp.all(jnp.isfinite(found.curvature)) & jnp.all(jnp.isfinite(found.shift))
-    stderr = jnp.hypot(found.elbo_stderr, state.last.elbo_stderr)
+    stderr = jnp.hypot(found.elbo_stderr, state.last.found.elbo_stderr)
     # Where the Gaussian reaches into a wall, no standard error means anything.
     slack = jnp.minimum(3 * stderr, state.loc.size + 3) + 0.1
-    worse = ~sound | (found.elbo < state.last.elbo - slack)
+    worse = ~sound | (found.elbo < state.last.found.elbo - slack)
     planned = tree_where(worse, _back(state), _onward(state, found))
 
     loc, tril, shortened = _stepped(planned.last, planned.rate)
     # Where nothing was ever sound, a narrower Gaussian may be.
-    never = worse & ~jnp.isfinite(state.last.elbo)
+    never = worse & ~jnp.isfinite(state.last.found.elbo)
     stalled = planned.status == STALLED
     pick = lambda stepped, last, narrower: jnp.where(
         never, narrower, jnp.where(stalled, last, stepped)
@@ -258,14 +251,14 @@ def _iterate(state: Ascent) -> Ascent:
 
 def _back(state: Ascent) -> Ascent:
     """The last step once more, but shorter."""
-    never = ~jnp.isfinite(state.last.elbo)
+    never = ~jnp.isfinite(state.last.found.elbo)
     rate = jnp.where(never, state.rate, 0.35 * state.rate)
     stalled = (rate < 1e-4) & ~never
     status = jnp.where(stalled, STALLED, RUNNING)
     return state._replace(rate=rate, status=status.astype(jnp.int32))
 
 
-def _onward(state: Ascent, found: _Regression) -> Ascent:
+def _onward(state: Ascent, found: Regression) -> Ascent:
     """The next step: its direction, rate, and how many draws the one after it takes."""
     dim, n = state.loc.size, jnp.maximum(state.sums.num_finite, 1)
     gain = jnp.sum(found.shift**2) / 2 + jnp.sum(found.curvature**2) / 4
@@ -288,17 +281,8 @@ def _onward(state: Ascent, found: _Regression) -> Ascent:
         slow, jnp.maximum(0.7 * state.rate, 0.1), jnp.minimum(1, 1.3 * state.rate)
     )
     rate = jnp.where(state.num_averaged > 0, 1 / (num_averaged + 1.0), rate)
-    move = Move(
-        state.loc,
-        state.tril,
-        found.shift,
-        found.curvature,
-        _trust(found, n),
-        found.elbo,
-        found.elbo_stderr,
-    )
     return state._replace(
-        last=move,
+        last=Move(state.loc, state.tril, found, _trust(found, n)),
         last_gain=gain,
         rate=rate.astype(state.rate.dtype),
         num_draws=num_draws.astype(state.num_draws.dtype),

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from ._custom_types import Key, Params
 from ._draws import Draws
-from ._family.base import AbstractFamily
+from ._family.base import AbstractFamily, has_moment
 from ._misc import as_key, as_whole, is_traced
 from ._target import Target
 
@@ -91,7 +91,7 @@ def _wants_dense(dim: int, *, dense: bool | None) -> bool:
 def _closed_form(family: AbstractFamily, *, dense: bool | None) -> np.ndarray | None:
     """The covariance or the variances as the family knows them, or `None`."""
     # Particles have moments too, but only those of a sample of their number.
-    has = lambda name: family.has_density and hasattr(type(family), name)
+    has = lambda name: family.has_density and has_moment(family, name)
     if not _wants_dense(family.dim, dense=dense):
         std = _moment(family, "std") if has("std") else None
         return None if std is None else np.asarray(std, float) ** 2

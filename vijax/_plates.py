@@ -1,5 +1,6 @@
 """Which indices of a model's plates a step sees."""
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -7,7 +8,7 @@ import jax.random as jr
 from jaxtyping import Array, Int, PyTree
 
 from ._custom_types import Data, Key
-from ._minibatch import AbstractMinibatch, drawn_indices
+from ._minibatch import AbstractMinibatch, drawn_indices, grown
 from ._misc import as_whole
 
 
@@ -36,6 +37,15 @@ class PlateMinibatch(AbstractMinibatch):
     def whole_weight(self, data: Data) -> float:
         del data
         return 1.0
+
+    def size(self, data: Data) -> int:
+        del data
+        return min(size for _, _, size in self.plates)
+
+    def larger(self, factor: float, data: Data) -> "PlateMinibatch":
+        del data
+        plates = tuple((name, n, grown(size, factor, n)) for name, n, size in self.plates)
+        return dataclasses.replace(self, plates=plates)
 
     def __call__(
         self, key: Key, data: Data, step: Int[Array, ""] | int = 0

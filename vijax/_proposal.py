@@ -10,6 +10,7 @@ from ._family.coupling import Coupling
 from ._family.full_rank import FullRank
 from ._family.mean_field import MeanField
 from ._family.mixture import Mixture
+from ._family.particles import Particles
 from ._family.student_t import StudentT
 
 
@@ -32,6 +33,22 @@ def heavy_tailed(family: AbstractFamily) -> AbstractFamily:
         return Mixture([heavy_tailed(part) for part in parts], family.weights)
     if isinstance(family, Affine) and isinstance(family.family, Coupling):
         return _rebased(family, max(_FEWEST_DF, family.dim))
+    return family
+
+
+@eqx.filter_jit
+def flattened(family: AbstractFamily) -> AbstractFamily:
+    """A Gaussian or particles in whitened coordinates as in those outside; others as they
+    are."""
+    if not isinstance(family, Affine):
+        return family
+    inner = family.family
+    if isinstance(inner, FullRank):
+        return FullRank(family.mean, family.tril @ inner.tril)
+    if isinstance(inner, MeanField):
+        return FullRank(family.mean, family.tril * inner.std)
+    if isinstance(inner, Particles) and not inner.has_density:
+        return Particles(family.loc[None] + inner.x @ family.tril.T)
     return family
 
 

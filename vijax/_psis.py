@@ -34,6 +34,24 @@ def check_log_weights(
     return log_weights
 
 
+def proposal_log_weights(
+    log_p: Float[Array, " draws"], log_q: Float[Array, " draws"]
+) -> np.ndarray:
+    """The log weights on the host of draws from a heavy-tailed proposal.
+
+    Such a proposal reaches on purpose to where the target has no density: there the
+    weight is very small, while `check_log_weights` takes it for a mistake.
+    """
+    log_weights = np.asarray(log_p, np.float64) - np.asarray(log_q, np.float64)
+    finite = np.isfinite(log_weights)
+    if not finite.any():
+        raise ValueError(
+            "None of the draws has a finite log density: the fit is far off, or the "
+            "supports of the parameters are wrong."
+        )
+    return np.where(finite, log_weights, np.min(log_weights[finite]) - 100)
+
+
 def is_constant(
     log_p: Float[Array, " draws"], log_q: Float[Array, " draws"], log_weights: np.ndarray
 ) -> bool:
@@ -48,9 +66,13 @@ def smoothed(log_weights: np.ndarray) -> tuple[np.ndarray, float]:
     """ArviZ's Pareto-smoothed log weights, normalized, and their k-hat."""
     from arviz_stats.base.array import array_stats
 
-    # ArviZ wants log ratios of the other sign.
-    log_weights, khat = array_stats.psislw(-log_weights)
-    return np.asarray(log_weights), float(khat)
+    # ArviZ wants log ratios of the other sign. Where one draw has all the weight it
+    # divides by zero.
+    with np.errstate(all="ignore"):
+        smooth, khat = array_stats.psislw(-log_weights)
+    if np.isnan(smooth).any():
+        return log_weights - np.logaddexp.reduce(log_weights), np.inf
+    return np.asarray(smooth), float(khat)
 
 
 def smoothed_log_weights(

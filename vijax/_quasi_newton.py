@@ -3,10 +3,10 @@
 from typing import NamedTuple
 
 import jax
-import jax.lax as lax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ._linalg import equilibrated_cholesky, where_rows
 from ._probe import Probes
 
 
@@ -14,7 +14,7 @@ _MAX_STEPS = 150
 _MAX_FAILURES = 10
 _ARMIJO = 1e-4
 # A Newton decrement at which the mode is a hundredth of a nat away.
-_DECREMENT = 1e-2
+DECREMENT = 1e-2
 # A gain, in nats, that a path at rest does not make.
 _REST = 0.1
 # How often a start without a finite log density is drawn anew.
@@ -83,16 +83,19 @@ def ask(paths: Paths) -> Float[Array, "paths dim"]:
     return jnp.where(paths.found[:, None], paths.x + step, paths.x)
 
 
-def tell(others: Float[Array, "paths dim"], paths: Paths, probes: Probes) -> Paths:
+def tell(
+    others: Float[Array, "paths dim"],
+    paths: Paths,
+    probes: Probes,
+    decrement: float = DECREMENT,
+) -> Paths:
     """Take in the target at the points that were asked for. Where no point of a path was
-    finite so far, it is replaced by one of `others`."""
+    finite so far, it is replaced by one of `others`. A path is at rest where its Newton
+    decrement is below `decrement`."""
     fresh = ~paths.found
     placed = _place(others, paths, probes)
-    moved = _move(paths, probes)
-    pick = lambda a, b: jnp.where(fresh.reshape(-1, *[1] * (a.ndim - 1)), a, b)
-    new = Paths(
-        *(pick(a, b) if a.ndim else b for a, b in zip(placed, moved, strict=True))
-    )
+    moved = _move(paths, probes, decrement)
+    new = where_rows(fresh, placed, moved)
     tired = jnp.all(paths.found) | (paths.num_draws >= _MAX_DRAWS)
     new = new._replace(
         num_steps=paths.num_steps + 1,
@@ -116,7 +119,7 @@ def _place(others: Array, paths: Paths, probes: Probes) -> Paths:
     )
 
 
-def _move(paths: Paths, probes: Probes) -> Paths:
+def _move(paths: Paths, probes: Probes, enough: float) -> Paths:
     eps = jnp.finfo(paths.x.dtype).eps
     direction = _matvec(paths.inverse, paths.score)
     slope = _dot(direction, paths.score)
@@ -141,7 +144,7 @@ def _move(paths: Paths, probes: Probes) -> Paths:
     inverse = jnp.where(accept[:, None, None], inverse, kept)
     score = jnp.where(accept[:, None], probes.score, paths.score)
     decrement = _dot(score, _matvec(inverse, score))
-    tolerance = jnp.maximum(_DECREMENT, rounding)
+    tolerance = jnp.maximum(enough, rounding)
     log_p = jnp.where(accept, probes.log_p, paths.log_p)
     # An inverse Hessian that has seen steep directions only takes flat ones for flat
     # optima: it is believed when a fresh start from there comes to the same.
@@ -168,12 +171,8 @@ def _move(paths: Paths, probes: Probes) -> Paths:
         num_steps=paths.num_steps,
         num_draws=paths.num_draws,
     )
-    stay = lambda old, new: jnp.where(
-        paths.done.reshape(-1, *[1] * (old.ndim - 1)), old, new
-    )
-    return Paths(
-        *(stay(a, b) if a.ndim else b for a, b in zip(paths, moved, strict=True))
-    )
+    # Counts of all paths together have no rows, and are the same in both.
+    return where_rows(paths.done, paths, moved)
 
 
 def _updated(paths: Paths, probes: Probes) -> Float[Array, "paths dim dim"]:
@@ -206,18 +205,6 @@ def gaussians(paths: Paths) -> tuple[Array, Array]:
     # A step that the next iteration would shorten is no mean.
     limit = jnp.minimum(1, 10 / jnp.maximum(length, 1e-30))
     loc = paths.x + jnp.where(paths.is_first, 0, limit)[:, None] * step
-    return loc, jax.vmap(_tril)(paths.inverse)
-
-
-def _tril(matrix: Array) -> Array:
-    """A Cholesky factor, in units of the diagonal lest float32 runs out of digits."""
-    scale = jnp.sqrt(jnp.diagonal(matrix))
-    unit = matrix / scale[:, None] / scale[None, :]
-    eps = 10 * jnp.finfo(matrix.dtype).eps
-    factor = jnp.linalg.cholesky(unit + eps * jnp.eye(len(unit), dtype=unit.dtype))
-    return scale[:, None] * factor
-
-
-def best_of(values: Array) -> Int[Array, ""]:
-    """The index of the largest value."""
-    return lax.convert_element_type(jnp.argmax(values), jnp.int32)
+    jitter = 10 * float(jnp.finfo(loc.dtype).eps)
+    roots = jax.vmap(lambda matrix: equilibrated_cholesky(matrix, jitter))(paths.inverse)
+    return loc, roots

@@ -6,32 +6,42 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
 
+from ._auto_stages import agreement, AutoState
 from ._correct import NUM_DRAWS, proposed
 from ._custom_types import Key
-from ._diagnosis import columns, diagnose, Diagnosis, Quantity
+from ._diagnosis import diagnose, Diagnosis, Quantity
 from ._diagnostic.base import Estimate
 from ._diagnostic.elbo import elbo
-from ._draws import draw, Draws
+from ._diagnostic.kernel_stein_discrepancy import (
+    kernel_stein_discrepancy,
+    KernelSteinDiscrepancy,
+)
+from ._draws import draw
 from ._family.base import AbstractFamily
 from ._fit_result import Fit
-from ._method.auto import agreement, AutoState
-from ._method.auto_flow import AutoFlow, NUM_DRAWS as FLOW_DRAWS
-from ._misc import as_key, as_whole
+from ._hamiltonian import own_coordinates
+from ._method.auto_next import AutoNext, AutoNextState
+from ._misc import as_key, as_whole, key_for, split_key
+from ._other_modes import other_modes
+from ._particle_draws import check_particles, each_particle
 from ._proposal import heavy_tailed
+from ._report_text import as_text
 from ._results import name_of, RESULTS
+from ._settled import settled
 from ._target import Target
+from ._verdict import ADVICE, problems_of, with_own_moments
 
 
-# How far a family's own mean may be off, in standard deviations, and its standard
-# deviation, in logarithms, where draws are not corrected.
-_MEAN_ERROR, _STD_ERROR = 0.2, 0.25
+# Numbers for keys of their own.
+_SIGNING, _STARTING, _MOVING = 0x516, 0x57A7, 0x30E
+# With so many starts of its own a method has looked for modes.
+_ENOUGH_STARTS = 4
+# Beyond, the search for modes holds matrices that are too large.
+_MOST_DIM = 1_000
 # Draws at which the scores of both densities are compared.
 _SCORE_DRAWS = 256
-# So many rows of the table are printed.
-_SHOWN = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +57,8 @@ class Report:
     - `result`: why the run ended: the name of a member of [`vijax.RESULTS`][].
     - `corrected`: whether `fit.draw` corrects its draws by importance, so that the
         verdict is about corrected draws.
-    - `elbo`: the ELBO of the family, in nats, and its standard error.
+    - `elbo`: the ELBO of the family, in nats, and its standard error; `None` for
+        particles, which have no density.
     - `log_evidence`: the importance-weighted estimate of the log evidence, and its
         standard error. The ELBO is below it by the divergence of the family.
     - `khat`: the Pareto k-hat of the weights.
@@ -58,27 +69,21 @@ class Report:
         `mean_stderr`, `std_stderr`, `mean_error`, `std_error`.
     - `score_discrepancy`: $\mathbb{E}_q \|\nabla \log p - \nabla \log q\|^2$ in units
         where the family has unit covariance, a coordinate; zero only if the two are the
-        same.
+        same; `None` for particles.
+    - `worst_score_discrepancy`: that of the worst of these coordinates.
+    - `acceptance`: where the weights are too few to say anything, but Hamiltonian
+        trajectories leave the draws where they are, the part of these that was accepted.
+        There `quantities` are of draws at the ends of trajectories, and `mean_error` and
+        `std_error` how far the family's own are from these. Else `None`.
+    - `kernel_stein_discrepancy`: that of particles; `None` for other families.
     - `num_agreeing`, `num_apart`: how many starts came to rest where the family is, and
-        elsewhere; `None` for a method of one start.
+        elsewhere: those of the method, or if it had few, of the report. `None` if there
+        were none.
+    - `other_share`: the part of the mass, by Laplace's approximation, at the best mode
+        that starts of the report found elsewhere; zero if there is none.
     - `num_modes`: how many modes the family has.
     - `num_evaluations`: how many gradients of the log density the method took; `None`
         where it does not count them.
-
-    !!! Example
-
-        ```python
-        import jax
-        import vijax as vi
-
-        target = vi.from_log_density(
-            lambda params: -0.5 * (params["x"] - 3.0) ** 2, {"x": vi.Param()}
-        )
-        fit = vi.fit(target, key=jax.random.key(0))
-        report = vi.report(fit, key=jax.random.key(1))
-        print(report)
-        report.gap, report.quantities[0].mean_stderr
-        ```
     """
 
     trustworthy: bool
@@ -86,188 +91,80 @@ class Report:
     advice: str
     result: str
     corrected: bool
-    elbo: Estimate
+    elbo: Estimate | None
     log_evidence: Estimate
     khat: float
     effective: float
     num_draws: int
     quantities: tuple[Quantity, ...]
-    score_discrepancy: float
+    score_discrepancy: float | None
+    worst_score_discrepancy: float | None
+    acceptance: float | None
+    kernel_stein_discrepancy: KernelSteinDiscrepancy | None
     num_agreeing: int | None
     num_apart: int | None
+    other_share: float
     num_modes: int
     num_evaluations: int | None
 
     @property
-    def gap(self) -> float:
+    def gap(self) -> float | None:
         """How far the ELBO is below the log evidence, in nats."""
+        if self.elbo is None:
+            return None
         return float(self.log_evidence.mean) - float(self.elbo.mean)
 
     def __repr__(self) -> str:
-        return "\n".join([_headline(self), *_lines(self), "", *_table(self)])
-
-
-def _headline(report: Report) -> str:
-    what = (
-        "the draws of `fit.draw`, corrected by importance,"
-        if report.corrected
-        else ("plain draws of the family")
-    )
-    if report.trustworthy:
-        return f"Trustworthy: nothing speaks against {what} among what was looked at."
-    return "Not trustworthy. " + " ".join(report.problems) + f" {report.advice}"
-
-
-def _lines(report: Report) -> list[str]:
-    e, z = report.elbo, report.log_evidence
-    lines = [
-        f"  The run ended: {report.result}."
-        + (f" {report.num_evaluations:,} gradients." if report.num_evaluations else ""),
-        f"  ELBO {float(e.mean):.2f} ± {float(e.stderr):.2f}, log evidence "
-        f"{float(z.mean):.2f} ± {float(z.stderr):.2f}: a gap of {report.gap:.2f} nats.",
-        f"  Weights of {report.num_draws:,} draws: k-hat {report.khat:.2f}, effective "
-        f"{100 * report.effective:.0f} %. Score discrepancy "
-        f"{report.score_discrepancy:.2g} a coordinate.",
-    ]
-    if report.num_agreeing is not None:
-        lines.append(
-            f"  Starts that came to rest at the answer: {report.num_agreeing}, "
-            f"elsewhere: {report.num_apart}. Modes in the answer: {report.num_modes}."
-        )
-    return lines
-
-
-def _table(report: Report) -> list[str]:
-    head = (
-        f"  {'':20s} {'mean':>10s} {'sd':>10s} {'k-hat':>6s} {'mean ±':>7s} {'sd ±':>7s}"
-    )
-    if not report.corrected:
-        head += f" {'mean off':>9s} {'sd off':>7s}"
-    lines = [head]
-    for q in report.quantities[:_SHOWN]:
-        line = (
-            f"  {q.name:20s} {q.mean:10.4g} {q.std:10.4g} {q.khat:6.2f} "
-            f"{q.mean_stderr:7.3f} {q.std_stderr:7.3f}"
-        )
-        if not report.corrected:
-            line += f" {q.mean_error:9.2f} {q.std_error:7.2f}"
-        lines.append(line)
-    rest = len(report.quantities) - _SHOWN
-    if rest > 0:
-        lines.append(f"  ... and {rest} more, in `.quantities`, worst first.")
-    return lines
-
-
-def _badness(q: Quantity) -> float:
-    parts = q.khat / 0.8, q.mean_stderr / 0.15, q.std_stderr / 0.15
-    errors = abs(q.mean_error) / _MEAN_ERROR, abs(q.std_error) / _STD_ERROR
-    return float(np.nan_to_num(max(*parts, *errors), nan=np.inf))
-
-
-def _own_moments(diagnosis: Diagnosis, plain: Draws) -> tuple[Quantity, ...]:
-    """The quantities with the errors of the family's own moments."""
-    names, values = columns(plain)
-    own = dict(zip(names, values.T, strict=True))
-    out = []
-    for q in diagnosis.quantities:
-        column = own[q.name]
-        with np.errstate(all="ignore"):
-            mean_error = (np.mean(column) - q.mean) / q.std
-            std_error = np.log(np.std(column) / q.std)
-        errors = {"mean_error": float(mean_error), "std_error": float(std_error)}
-        out.append(dataclasses.replace(q, **errors))
-    return tuple(out)
+        return as_text(self)
 
 
 @eqx.filter_jit
-def _discrepancy(family: AbstractFamily, target: Target, x: Any) -> Any:
-    """`E |root' (score p - score q)|^2 / dim`, `root` of the draws' covariance."""
-    moved = x - jnp.mean(x, axis=0, keepdims=True)
-    covariance = moved.T @ moved / len(x)
-    scale = jnp.sqrt(jnp.diagonal(covariance))
-    unit = covariance / scale[:, None] / scale[None, :]
-    unit += 1e-5 * jnp.eye(len(scale), dtype=x.dtype)
-    root = scale[:, None] * jnp.linalg.cholesky(unit)
-    gap = lambda x: jax.grad(target.log_density)(x) - jax.grad(family.log_prob)(x)
+def _discrepancies(family: AbstractFamily, target: Target, x: Any) -> Any:
+    """`E (root' (score p - score q))^2` of each coordinate where the family has unit
+    covariance."""
+    coordinates = own_coordinates(family, x)
+
+    def gap(x: Any) -> Any:
+        between = jax.grad(target.log_density)(x) - jax.grad(family.log_prob)(x)
+        return coordinates.score(between)
+
     # One after the other: as much memory as one gradient takes.
     gaps = jax.lax.map(gap, x[:_SCORE_DRAWS], batch_size=16)
-    return jnp.mean((gaps @ root) ** 2)
+    return jnp.mean(gaps**2, axis=0)
 
 
 def _history(fit: Fit) -> AutoState | None:
-    method = fit.problem.method
-    state = method.before if isinstance(method, AutoFlow) else fit.state
+    state = fit.state
+    state = state.before if isinstance(state, AutoNextState) else state
     return state if isinstance(state, AutoState) else None
 
 
-def _named(quantities: tuple[Quantity, ...]) -> str:
-    names = [f"`{q.name}`" for q in quantities[:4]]
-    more = len(quantities) - len(names)
-    return ", ".join(names) + (f" and {more} more" if more > 0 else "")
-
-
-def _problems(
-    fit: Fit,
-    diagnosis: Diagnosis,
-    quantities: tuple[Quantity, ...],
-    *,
-    corrected: bool,
-    agreeing: tuple[int, int] | None,
-) -> list[str]:
-    out = []
-    if fit.result == RESULTS.nonfinite:
-        out.append("The run failed: its steps were not finite.")
-    if diagnosis.effective <= 0.1:
-        out.append(
-            f"The draws are worth {100 * diagnosis.effective:.1f} % of their number: the "
-            "family is far from the target."
-        )
-    failing = tuple(q for q in quantities if not q.is_fine)
-    if failing:
-        out.append(
-            f"What the weights say of {_named(failing)} has no reliable error: the "
-            "family does not cover where the posterior has its mass, or its tails are "
-            "so heavy that the variance may not exist (quantiles do)."
-        )
-    if not corrected and not failing:
-        off = tuple(
-            q
-            for q in quantities
-            if not (abs(q.mean_error) < _MEAN_ERROR and abs(q.std_error) < _STD_ERROR)
-        )
-        if off:
-            out.append(
-                f"The family's own mean or standard deviation of {_named(off)} is off, "
-                "by importance weights that are sound. Draws with `corrected=True` are "
-                "better."
-            )
-    if agreeing is not None and agreeing[1] > 0 and agreeing[0] < 2:
-        out.append(
-            f"{agreeing[1]} starts came to rest elsewhere, and {agreeing[0]} where the "
-            "answer is: there may be a better mode that none has found."
-        )
-    return out
-
-
-_ADVICE = (
-    "Reparameterize (e.g. a non-centered hierarchy, or a bounded parameter on another "
-    "scale), try a richer family, or run NUTS from here with `vi.to_nuts`."
-)
-
-
-def report(fit: Fit, *, key: Key, num_draws: int = NUM_DRAWS) -> Report:
+def report(
+    fit: Fit, *, key: Key, num_draws: int = NUM_DRAWS, num_starts: int = 8
+) -> Report:
     r"""Say how far a fit can be trusted, and why.
 
     It draws from the family with heavier tails and weighs the draws by the target. The
     verdict is about means and standard deviations of all named parameters. `trustworthy`
     asks that
 
-    - the weighted draws are worth more than a tenth of their number;
+    - the weighted draws are worth more than a tenth of their number, with 100 to 250
+      coordinates and more of these up to a quarter; or else that
+      Hamiltonian trajectories from plain draws are accepted and change no mean by 0.2
+      standard deviations, and no standard deviation by 25 %, and that the score
+      discrepancy of no coordinate is above 0.5. (In hundreds of dimensions a family may
+      be close in every parameter, and its weights few.)
     - for every parameter the Pareto $\hat{k}$ of its contributions $w (x - m)^2$ is below
       0.8, and the standard errors of mean and standard deviation below 15 %;
     - where draws are not corrected, as after ADVI, the family's own means are within 0.2
       standard deviations and its standard deviations within 25 % of the weighted ones;
-    - not fewer than two starts came to rest at the answer if any did elsewhere.
+    - not fewer than two starts came to rest at the answer if any did elsewhere;
+    - no start of the report came to rest at another mode that holds more than 1 % of the
+        mass. (It starts a search where the method had fewer than four starts.)
+
+    Particles have no density. There the weighted draws are those of a Student t with
+    their moments, so that what is far from a Gaussian is not trusted, and the kernel
+    Stein discrepancy must not be larger than that of independent draws (p < 0.002).
 
     The error rates of this rule, on posteriors with reference draws, are in
     `benchmarks/README.md`. Weights are blind to a mode in which no draw lies: there the
@@ -278,13 +175,16 @@ def report(fit: Fit, *, key: Key, num_draws: int = NUM_DRAWS) -> Report:
     - `fit`: a [`vijax.Fit`][].
     - `key`: randomness. Keyword only.
     - `num_draws`: how many draws are weighed. Keyword only.
+    - `num_starts`: from how many points modes are searched for, where the method looked
+        from fewer than four and there are not more than 1,000 coordinates; 0 for none.
+        Keyword only.
 
     **Returns:**
 
     A [`vijax.Report`][], which prints as a verdict.
 
-    **Raises:** `ValueError` for a family without a density, such as particles, or if no
-    draw has a finite log density.
+    **Raises:** `ValueError` for a family without a density other than particles, for a
+    single particle, or if no draw has a finite log density.
 
     **Reference:** Yao, Vehtari, Simpson and Gelman (2018), *Yes, but did it work?*,
     [arXiv:1802.02538](https://arxiv.org/abs/1802.02538); Vehtari, Simpson, Gelman, Yao
@@ -309,64 +209,94 @@ def report(fit: Fit, *, key: Key, num_draws: int = NUM_DRAWS) -> Report:
     if not isinstance(fit, Fit):
         raise ValueError(f"`fit` must be a `vi.Fit`, but it is a {type(fit).__name__}.")
     num_draws, key = as_whole("num_draws", num_draws, 100), as_key(key)
-    family = fit.family
-    if not family.has_density:
-        raise ValueError(
-            f"`{type(family).__name__}` has no density, so that nothing can be weighed. "
-            "Put a Gaussian around each particle, `vi.Particles(fit.family.x, bandwidth="
-            "0.1)`, and look at the draws of that; or fit a family with a density."
-        )
+    num_starts = as_whole("num_starts", num_starts, 0)
+    family, target = fit.family, fit.target
+    proposal_key, plain_key = split_key(key)
+    ksd = None
+    if family.has_density:
+        smooth, plain = family, draw(family, target, num_draws, key=plain_key)
+    else:
+        smooth, plain = check_particles(family), each_particle(family, target)
+        ksd = kernel_stein_discrepancy(plain.x, target, key=key_for(key, _SIGNING))
     proposal = fit.proposal
     corrected = proposal is not None
-    proposal = heavy_tailed(family) if proposal is None else proposal
-    keys = _keys(key)
-    diagnosis = diagnose(proposed(proposal, fit.target, num_draws, keys[0]))
-    plain = draw(family, fit.target, num_draws, key=keys[1])
-    quantities = diagnosis.quantities
+    proposal = heavy_tailed(smooth) if proposal is None else proposal
+    diagnosis = diagnose(proposed(proposal, target, num_draws, proposal_key))
     if not corrected:
-        quantities = _own_moments(diagnosis, plain)
+        quantities = with_own_moments(diagnosis.quantities, plain)
+        diagnosis = dataclasses.replace(diagnosis, quantities=quantities)
+    score_gaps = None
+    if family.has_density:
+        score_gaps = np.asarray(_discrepancies(family, target, plain.x))
+        if diagnosis.has_few:
+            moving_key = key_for(key, _MOVING)
+            worst = float(np.max(score_gaps))
+            settling = settled(diagnosis, family, plain, worst, moving_key)
+            diagnosis = diagnosis if settling is None else settling
     state = _history(fit)
-    agreeing = None
-    if state is not None:
+    agreeing, others = None, None
+    if state is not None and state.tried.size >= _ENOUGH_STARTS:
         near, apart = agreement(state)
         agreeing = int(near), int(apart)
-    problems = _problems(
-        fit, diagnosis, quantities, corrected=corrected, agreeing=agreeing
+    elif num_starts > 0 and target.dim <= _MOST_DIM:
+        others = other_modes(
+            target,
+            plain.x,
+            diagnosis.log_evidence,
+            key=key_for(key, _STARTING),
+            num_starts=num_starts,
+        )
+    problems = problems_of(
+        diagnosis,
+        failed=bool(fit.result == RESULTS.nonfinite),
+        agreeing=agreeing,
+        num_left=getattr(fit.problem.method, "num_left", 0),
+        other_share=0.0 if others is None else others.share,
+        pvalue=None if ksd is None else float(ksd.pvalue),
     )
+    if others is not None:
+        agreeing = others.num_near, others.num_apart
     components = getattr(family, "logits", None)
     return Report(
         trustworthy=not problems,
         problems=tuple(problems),
-        advice=_ADVICE if problems else "",
+        advice=ADVICE if problems else "",
         result=name_of(fit.result),
         corrected=corrected,
-        elbo=elbo(plain),
-        log_evidence=Estimate(
-            jnp.asarray(diagnosis.log_evidence),
-            jnp.asarray(diagnosis.log_evidence_stderr),
-        ),
+        elbo=elbo(plain) if family.has_density else None,
+        log_evidence=_estimate(plain.log_p.dtype, diagnosis),
         khat=diagnosis.khat,
         effective=diagnosis.effective,
         num_draws=diagnosis.num_draws,
-        quantities=tuple(sorted(quantities, key=_badness, reverse=True)),
-        score_discrepancy=float(_discrepancy(family, fit.target, plain.x)),
+        quantities=tuple(
+            sorted(diagnosis.quantities, key=lambda q: q.badness, reverse=True)
+        ),
+        score_discrepancy=None if score_gaps is None else float(np.mean(score_gaps)),
+        worst_score_discrepancy=None if score_gaps is None else float(np.max(score_gaps)),
+        acceptance=diagnosis.acceptance,
+        kernel_stein_discrepancy=ksd,
         num_agreeing=None if agreeing is None else agreeing[0],
         num_apart=None if agreeing is None else agreeing[1],
+        other_share=0.0 if others is None else others.share,
         num_modes=1 if components is None else components.size,
-        num_evaluations=None if state is None else _evaluations(fit, state),
+        num_evaluations=_evaluations(fit),
     )
 
 
-def _evaluations(fit: Fit, state: AutoState) -> int:
+def _estimate(dtype: np.dtype, diagnosis: Diagnosis) -> Estimate:
+    numbers = diagnosis.log_evidence, diagnosis.log_evidence_stderr
+    return Estimate(*jax.device_put(tuple(dtype.type(number) for number in numbers)))
+
+
+def _evaluations(fit: Fit) -> int | None:
     """Gradients of all stages, and the weighed draws that chose between these."""
-    flow = fit.problem.method
+    method, state = fit.problem.method, _history(fit)
+    if state is None:
+        counted = getattr(fit.state, "num_evaluations", None)
+        return None if counted is None else int(counted)
     made = int(state.num_evaluations)
-    if isinstance(flow, AutoFlow):
-        made += FLOW_DRAWS * int(fit.num_steps) + NUM_DRAWS
+    if isinstance(method, AutoNext):
+        if method.step_evaluations is None:
+            return None
+        made += method.step_evaluations * int(fit.num_steps) + NUM_DRAWS
     return made + NUM_DRAWS
-
-
-@jax.jit
-def _keys(key: Key) -> tuple[Key, Key]:
-    first, second = jr.split(key)
-    return first, second

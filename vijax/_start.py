@@ -12,13 +12,14 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, PyTree
 
+from ._closures import closures_as_pytrees
 from ._custom_types import Key, Point
 from ._draws import check_dimensions
 from ._family.base import AbstractFamily
 from ._loop.base import Problem, Progress
 from ._loop.chunk import begin, no_records
 from ._method.base import Recipe
-from ._misc import all_finite, closures_as_pytrees
+from ._misc import all_finite, key_for
 from ._target import Target
 
 
@@ -40,7 +41,7 @@ def find_point(key: Key, target: Target) -> tuple[Point, Bool[Array, ""]]:
     The model's own starting point if that will do; else uniform draws from (-2, 2).
     """
     initial = target.model.initial()
-    key = jr.fold_in(jr.fold_in(key, 0), _SEARCHING)
+    key = key_for(key, _SEARCHING)
 
     def searching(loop) -> Bool[Array, ""]:
         _, found, tries = loop
@@ -61,7 +62,7 @@ def find_point(key: Key, target: Target) -> tuple[Point, Bool[Array, ""]]:
 def build(problem: Problem, recipe: Recipe | None, loc: Point) -> AbstractFamily:
     """The family that a recipe, or else the method, makes at `loc`."""
     if recipe is None:
-        key = jr.fold_in(jr.fold_in(problem.key, 0), _PLACING)
+        key = key_for(problem.key, _PLACING)
         family = problem.method.start(key, loc)
     else:
         family = recipe(loc)

@@ -1,48 +1,47 @@
 """What follows the first stage of `Auto` where its weights are poor."""
 
-import functools
+import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
+import optax
 
+from ._checkpoint import save
 from ._correct import NUM_DRAWS, proposed
 from ._diagnosis import diagnose, Diagnosis
 from ._family.affine import Affine
 from ._family.coupling import Coupling
 from ._family.full_rank import FullRank
 from ._family.mean_field import MeanField
-from ._fit_result import Fit
-from ._host import conduct, History, Options, Run
-from ._loop.base import Problem
+from ._host import conduct, Options, Run
 from ._method.auto import Auto
-from ._method.auto_flow import AutoFlow, NUM_DRAWS as FLOW_DRAWS, NUM_STEPS
-from ._misc import float_dtype
+from ._method.auto_next import AutoNext
+from ._method.base import label
+from ._method.descent import Descent
+from ._misc import key_for
+from ._objective.stick_the_landing import StickTheLanding
 from ._results import RESULTS
-from ._start import start
 
 
 # Weights that are worse than this are worth a flow.
 _KHAT = 0.7
 _EFFECTIVE = 0.25
+# Beyond, a step's matrices cost more than the flow was seen to bring.
+_MOST_DIM = 300
+# The length of a flow's run, and the draws of a step.
+_NUM_STEPS = 2_000
+_FLOW_DRAWS = 64
 # Numbers that no method folds into the key of its steps.
 _JUDGING, _FLOWING = 0xD1A6, 0xF10
 
 
-@jax.jit
-def _key_for(key: Any, purpose: Any) -> Any:
-    return jr.fold_in(jr.fold_in(key, 0), purpose)
-
-
-def judge(fit: Fit) -> Diagnosis | None:
+def _judge(fit: Any) -> Diagnosis | None:
     """The diagnosis of a fit's own proposal, or `None` if nothing can be drawn there."""
-    key = _key_for(fit.problem.key, _JUDGING)
-    proposal = fit.proposal
-    assert proposal is not None
+    key = key_for(fit.problem.key, _JUDGING)
     try:
-        return diagnose(proposed(proposal, fit.target, NUM_DRAWS, key))
+        return diagnose(proposed(fit.proposal, fit.target, NUM_DRAWS, key))
     except ValueError:
         return None
 
@@ -60,45 +59,61 @@ def _badness(diagnosis: Diagnosis | None) -> float:
     return max(diagnosis.khat, diagnosis.worst_khat) - diagnosis.effective
 
 
-def step_up(fit: Fit, max_steps: int, options: Options) -> Fit:
-    """The fit, or one with a small flow where that is better."""
+def step_up(fit: Any, max_steps: int, options: Options) -> Any:
+    """A [`vijax.Fit`][] that has just ended; or after `Auto` one with a small flow, where
+    that is better."""
     method, state = fit.problem.method, fit.state
-    assert isinstance(method, Auto)
-    cost = NUM_STEPS * FLOW_DRAWS + 2 * NUM_DRAWS
+    if not isinstance(method, Auto):
+        return fit
+    cost = _NUM_STEPS * _FLOW_DRAWS + 2 * NUM_DRAWS
     spent = int(state.num_evaluations)
     ended = fit.result == RESULTS.converged and fit.problem.stop is None
-    if not ended or fit.target.dim < 2 or spent + cost > method.max_evaluations:
+    if (
+        not (ended and 2 <= fit.target.dim <= _MOST_DIM)
+        or spent + cost > method.max_evaluations
+    ):
         return fit
-    first = judge(fit)
+    first = _judge(fit)
     if not _is_poor(first):
         return fit
     flow = _flow(fit, max_steps, options)
-    if flow is None or _badness(judge(flow)) > _badness(first):
+    if flow is None or _badness(_judge(flow)) > _badness(first):
+        if options.checkpoint is not None:
+            save(options.checkpoint, fit)
         return fit
     return flow
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _place(dim: int, family: FullRank, key: Any) -> Affine:
-    dtype = float_dtype(family)
-    normal = MeanField(jnp.zeros(dim, dtype), scale=1.0)
+@jax.jit
+def _place(family: FullRank, key: Any) -> Affine:
+    normal = MeanField(jnp.zeros_like(family.loc), scale=1.0)
     return Affine(Coupling(normal, key=key), family.loc, family.tril)
 
 
-def _flow(fit: Fit, max_steps: int, options: Options) -> Fit | None:
-    key = _key_for(fit.problem.key, _FLOWING)
-    family = _place(fit.target.dim, fit.progress.family, key)
-    problem = Problem(
-        target=fit.target,
-        method=AutoFlow(fit.state),
-        key=key,
-        stop=None,
-        track=fit.problem.track,
-        track_every=fit.problem.track_every,
-    )
-    progress, tracked = start(problem, family)
-    tracked = jax.tree.map(np.asarray, tracked)
-    losses = np.zeros(0, float_dtype(family))
-    run = Run(problem, progress, History(losses, tracked, np.zeros(0, np.int32)))
-    after = conduct(run, min(max_steps, NUM_STEPS), options.quiet(), Fit)
+def _flow_method(before: Any) -> AutoNext:
+    schedule = optax.cosine_decay_schedule(5e-3, _NUM_STEPS)
+    optimizer = optax.chain(optax.clip_by_global_norm(10.0), optax.adam(schedule))
+    descent = Descent(StickTheLanding(_FLOW_DRAWS), optimizer)
+    return AutoNext(descent, before, _NUM_STEPS, _FLOW_DRAWS)
+
+
+def _begin(fit: Any) -> Run:
+    key = key_for(fit.problem.key, _FLOWING)
+    method = _flow_method(fit.state)
+    problem = dataclasses.replace(fit.problem, method=method, key=key, stop=None)
+    return Run.begin(problem, _place(fit.progress.family, key))
+
+
+def _flow(fit: Any, max_steps: int, options: Options) -> Any | None:
+    steps = min(max_steps, _NUM_STEPS)
+    after = conduct(_begin(fit), steps, options.quiet(), type(fit))
     return None if after.result == RESULTS.nonfinite else after
+
+
+def in_the_stage_of(fit: Any, method: str) -> Any:
+    """A fit by `Auto`, or where a method of this label follows it, one by that, before
+    its first step; other fits as they are."""
+    is_first = isinstance(fit.problem.method, Auto)
+    if not is_first or method != label(_flow_method(fit.state)):
+        return fit
+    return conduct(_begin(fit), 0, Options.none(), type(fit))

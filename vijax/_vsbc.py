@@ -12,7 +12,8 @@ from ._custom_types import Data, Key, Params
 from ._family.base import AbstractFamily
 from ._fit import fit
 from ._method.base import AbstractMethod, Recipe
-from ._misc import as_key, as_whole
+from ._misc import as_key, as_whole, entry_names
+from ._results import RESULTS
 from ._target import check_target, Target
 
 
@@ -33,29 +34,6 @@ class VSBC(eqx.Module):
     - `spread`: z-scores of the spread of the ranks, of shape `(dim,)`: positive where
         fits are too narrow, negative where they are too wide.
     - `num_failed`: how many fits were not finite; they have no ranks.
-
-    !!! Example
-
-        ```python
-        import jax
-        import vijax as vi
-        from jax.scipy.stats import norm
-
-        def simulate(key):
-            mu_key, y_key = jax.random.split(key)
-            mu = jax.random.normal(mu_key)
-            return {"mu": mu}, mu + jax.random.normal(y_key, (5,))
-
-        target = vi.from_log_density(
-            lambda params, y: norm.logpdf(params["mu"])
-            + norm.logpdf(y, params["mu"]).sum(),
-            {"mu": vi.Param()},
-            simulate(jax.random.key(0))[1],
-        )
-        method = vi.GSM()
-        out = vi.vsbc(target, simulate, method, key=jax.random.key(1), max_steps=100)
-        out.is_calibrated, out.bias, out.spread
-        ```
     """
 
     ranks: Float[Array, "simulations dim"]
@@ -206,16 +184,13 @@ def _ranks(
         below = jnp.sum(x < truth[None, :], axis=0).astype(x.dtype)
         # Spread within its step, so that calibrated ranks are exactly uniform.
         rank = (below + jr.uniform(tie_key, below.shape, x.dtype)) / (num_draws + 1)
-        finite = jnp.all(jnp.isfinite(x)) & jnp.all(jnp.isfinite(truth))
-        return jnp.where(finite, rank, jnp.nan)
+        # A fit that failed keeps the family it started from, whose draws are finite.
+        good = jnp.all(jnp.isfinite(x)) & (done.result != RESULTS.nonfinite)
+        return jnp.where(good & jnp.all(jnp.isfinite(truth)), rank, jnp.nan)
 
     return jax.vmap(one)(jr.split(key, num_simulations))
 
 
 def _names(target: Target) -> tuple[str, ...]:
     parts = jax.eval_shape(target.unravel, jax.eval_shape(target.model.initial))
-    names = []
-    for name, part in parts.items():
-        for index in np.ndindex(part.shape):
-            names.append(f"{name}[{', '.join(map(str, index))}]" if index else name)
-    return tuple(names)
+    return tuple(n for k, part in parts.items() for n in entry_names(k, part.shape))

@@ -12,8 +12,8 @@ class Affine(AbstractFamily):
 
     With the location and the Cholesky factor of a rough fit, the family inside works
     where the target is nearly a standard normal, and one learning rate suits all its
-    coordinates. The map itself is not trained. To see a target rather than a family
-    through it use [`vijax.whiten`][].
+    coordinates. The map itself is not trained. It is how any method that moves a family
+    can run in whitened coordinates.
 
     !!! Example
 

@@ -115,3 +115,13 @@ def unit_tril(log_diag: Point, below: Float[Array, "dim dim"]) -> Array:
     """The Cholesky factor of these parts."""
     unit = jnp.tril(below, -1) + jnp.eye(log_diag.size, dtype=log_diag.dtype)
     return jnp.exp(log_diag)[:, None] * unit
+
+
+def has_moment(family: AbstractFamily, name: str) -> bool:
+    """Whether a family has `"mean"`, `"std"` or `"covariance"` in closed form: one that
+    transforms another has what that has."""
+    try:
+        eqx.filter_eval_shape(lambda family: getattr(family, name), family)
+    except AttributeError:
+        return False
+    return True

@@ -35,7 +35,7 @@ class StudentT(AbstractFamily):
     loc: Point
     log_diag: Point
     below: Float[Array, "dim dim"]
-    log_df: Float[Array, ""]
+    log_df: Float[Array, ""] | None
     whole_df: int | None = eqx.field(static=True)
 
     def __init__(self, loc: ArrayLike, scale: ArrayLike = 0.1, df: ArrayLike = 10.0):
@@ -53,7 +53,8 @@ class StudentT(AbstractFamily):
         if not is_traced(df) and not np.all(np.asarray(df) > 0):
             raise ValueError(f"`df` must be positive, but it is {df}.")
         self.whole_df = df if isinstance(df, int) else None
-        self.log_df = jnp.log(jnp.asarray(df, self.loc.dtype))
+        log_df = lambda: jnp.log(jnp.asarray(df, self.loc.dtype))
+        self.log_df = log_df() if self.whole_df is None else None
 
     @property
     def dim(self) -> int:
@@ -62,7 +63,7 @@ class StudentT(AbstractFamily):
     @property
     def df(self) -> Scalar:
         """The degrees of freedom."""
-        if self.whole_df is not None:
+        if self.log_df is None:
             return jnp.asarray(self.whole_df, self.loc.dtype)
         return jnp.exp(self.log_df)
 

@@ -14,8 +14,9 @@ from jaxtyping import Array, Scalar
 from numpyro import handlers
 from numpyro.infer.util import constrain_fn, potential_energy, unconstrain_fn
 
+from .._closures import Held
 from .._custom_types import Data, Key, Params, Point
-from .._misc import Held, lenient_promotion, map_in_batches, tree_size
+from .._misc import lenient_promotion, map_in_batches, tree_size
 from .._numpyro_handlers import (
     build_handlers,
     handlers_as_pytrees,

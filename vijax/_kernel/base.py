@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Scalar
 
+from .._closures import same_function
 from .._custom_types import Point
-from .._misc import as_real, is_traced, same_function
+from .._misc import as_real, is_traced
 
 
 Positions: TypeAlias = Float[Array, "particles dim"]

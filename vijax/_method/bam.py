@@ -2,14 +2,14 @@ from typing import NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
-import jax.random as jr
 from jaxtyping import Array, Int, Scalar
 
 from .._custom_types import Key, Point
 from .._family.base import AbstractFamily
 from .._family.full_rank import FullRank
+from .._linalg import triangular_root
 from .._misc import as_whole, lenient_promotion
-from .._probe import probe
+from .._score_matching import whitened_scores
 from .._target import Target
 from .base import AbstractMethod, check_gaussian, F, moved
 
@@ -73,14 +73,8 @@ class BaM(AbstractMethod):
     ) -> tuple[F, _State, Scalar]:
         assert isinstance(family, FullRank)
         loc, tril, dim = family.loc, family.tril, family.dim
-        e = jr.normal(key, (self.num_draws, dim), loc.dtype)
+        e, g, loss = whitened_scores(key, family, target, self.num_draws)
         with lenient_promotion():
-            x = loc + e @ tril.T
-        probes = probe(target, x, len(e))
-        with lenient_promotion():
-            # In coordinates in which the family is a standard normal.
-            g = probes.score @ tril
-            loss = jnp.mean((g + e) ** 2)
             rate = self.num_draws * dim / (state.num_steps + 1.0).astype(loc.dtype)
             shrink = rate / (1 + rate)
             mean_e, mean_g = jnp.mean(e, axis=0), jnp.mean(g, axis=0)
@@ -90,10 +84,7 @@ class BaM(AbstractMethod):
             v += shrink * jnp.outer(mean_e, mean_e)
             root = _solve(u, v)
             step = shrink * (root @ (root.T @ mean_g) + mean_e)
-            upper = jnp.linalg.qr((tril @ root).T, mode="r")
-            new = upper.T * jnp.where(jnp.diagonal(upper) < 0, -1, 1)
-            loss = jnp.where(jnp.all(probes.finite), loss, jnp.nan)
-            after = moved(family, loc + tril @ step, new)
+            after = moved(family, loc + tril @ step, triangular_root(tril @ root))
             return after, _State(state.num_steps + 1), loss
 
 

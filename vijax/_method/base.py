@@ -71,20 +71,32 @@ class AbstractMethod(eqx.Module):
         del family, state
 
 
+def check_kind(method: Any, family: AbstractFamily, kind: type[AbstractFamily]) -> None:
+    """Raise unless the family is of the kind that the method moves."""
+    if not isinstance(family, kind):
+        raise ValueError(
+            f"`vi.{type(method).__name__}` moves a `vi.{kind.__name__}`, but the family "
+            f"is a `{type(family).__name__}`. Leave it out, or train it with "
+            "`vi.Descent`."
+        )
+
+
+def check_whole(method: Any, target: Target) -> None:
+    """Raise unless the target is seen as a whole."""
+    if target.minibatch is not None:
+        raise ValueError(
+            f"`vi.{type(method).__name__}` compares scores between steps, and so needs "
+            "all of the data in each. Use `target.with_batch_size(None)`, or another "
+            'method such as "advi".'
+        )
+
+
 def check_gaussian(method: Any, family: AbstractFamily, target: Target) -> FullRank:
     """The family, or a `ValueError` unless it is a Gaussian of full rank, and the target
     is seen as a whole."""
-    name = type(method).__name__
-    if not isinstance(family, FullRank):
-        raise ValueError(
-            f"`vi.{name}` moves a `vi.FullRank`, but the family is a "
-            f"`{type(family).__name__}`. Leave it out, or train it with `vi.Descent`."
-        )
-    if target.minibatch is not None:
-        raise ValueError(
-            f"`vi.{name}` compares scores between steps, and so needs all of the data in "
-            'each. Use `target.with_batch_size(None)`, or another method such as "advi".'
-        )
+    check_kind(method, family, FullRank)
+    check_whole(method, target)
+    assert isinstance(family, FullRank)
     return family
 
 

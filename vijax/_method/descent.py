@@ -6,9 +6,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Scalar
 
+from .._closures import closures_as_pytrees
 from .._custom_types import Key
 from .._family.base import AbstractFamily
-from .._misc import all_finite, closures_as_pytrees, lenient_promotion
+from .._misc import all_finite, lenient_promotion
 from .._objective.base import AbstractObjective
 from .._target import Target
 from .base import AbstractMethod, as_optimizer, F

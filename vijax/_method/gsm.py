@@ -1,14 +1,13 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 from jaxtyping import Array, Scalar
 
 from .._custom_types import Key, Point
 from .._family.base import AbstractFamily
 from .._family.full_rank import FullRank
 from .._misc import as_whole, lenient_promotion
-from .._probe import probe
+from .._score_matching import whitened_scores
 from .._target import Target
 from .base import AbstractMethod, check_gaussian, F, moved
 
@@ -63,14 +62,8 @@ class GSM(AbstractMethod):
     ) -> tuple[F, None, Scalar]:
         assert isinstance(family, FullRank)
         loc, tril, dim = family.loc, family.tril, family.dim
-        e = jr.normal(key, (self.num_draws, dim), loc.dtype)
+        e, g, loss = whitened_scores(key, family, target, self.num_draws)
         with lenient_promotion():
-            x = loc + e @ tril.T
-        probes = probe(target, x, len(e))
-        with lenient_promotion():
-            g = probes.score @ tril
-            loss = jnp.mean((g + e) ** 2)
-            loss = jnp.where(jnp.all(probes.finite), loss, jnp.nan)
             steps, changes = jax.vmap(_match)(e, g)
             covariance = jnp.eye(dim, dtype=loc.dtype) + jnp.mean(changes, axis=0)
             root = jnp.linalg.cholesky(covariance)

@@ -12,6 +12,7 @@ from .. import _quasi_newton as quasi_newton
 from .._custom_types import Key, Point
 from .._family.base import AbstractFamily
 from .._family.full_rank import FullRank
+from .._linalg import hessian, index_of_largest, triangular_root
 from .._misc import as_whole, lenient_promotion
 from .._probe import probe
 from .._target import Target
@@ -101,12 +102,12 @@ class Laplace(AbstractMethod):
             probes = probe(target, x, self.num_starts)
             with lenient_promotion():
                 paths = quasi_newton.tell(others, state.paths, probes)
-                best = paths.x[quasi_newton.best_of(paths.log_p)]
+                best = paths.x[index_of_largest(paths.log_p)]
                 loss = -jnp.max(paths.log_p)
                 return best, family.tril, state._replace(paths=paths), loss
 
         def newton():
-            best = quasi_newton.best_of(state.paths.log_p)
+            best = index_of_largest(state.paths.log_p)
             first = state.num_newton == 0
             x = jnp.where(first, state.paths.x[best], family.loc)
             with lenient_promotion():
@@ -124,7 +125,7 @@ def _newton(
 ) -> tuple[Point, Array, LaplaceState, Scalar]:
     """A step of Newton's method, and the Gaussian of the curvature before it."""
     value, score = jax.value_and_grad(target.log_density)(x)
-    precision = -jax.hessian(target.log_density)(x)
+    precision = -hessian(target.log_density, x)
     # Equilibrated, so that the eigenvalues of narrow and wide coordinates compare.
     scale = 1 / jnp.sqrt(jnp.maximum(jnp.abs(jnp.diagonal(precision)), 1e-6))
     unit = scale[:, None] * precision * scale[None, :]
@@ -134,8 +135,7 @@ def _newton(
     fixed = jnp.where(jnp.abs(values) > eps, jnp.abs(values), 1.0)
     root = scale[:, None] * vectors / jnp.sqrt(fixed)
     step = root @ (root.T @ score)
-    upper = jnp.linalg.qr(root.T, mode="r")
-    tril = upper.T * jnp.where(jnp.diagonal(upper) < 0, -1, 1)
+    tril = triangular_root(root)
     decrement = jnp.dot(step, score)
     # No further than the density rises: half as far until it does.
     density = target.log_density

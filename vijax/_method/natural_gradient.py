@@ -1,4 +1,3 @@
-import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Bool, Scalar
 
@@ -6,6 +5,7 @@ from .. import _natural_gradient as natural_gradient
 from .._custom_types import Key, Point
 from .._family.base import AbstractFamily
 from .._family.full_rank import FullRank
+from .._linalg import mirrored
 from .._misc import lenient_promotion
 from .._probe import probe
 from .._target import Target
@@ -59,16 +59,14 @@ class NaturalGradient(AbstractMethod):
         self, key: Key, family: F, target: Target, state: natural_gradient.Ascent
     ) -> tuple[F, natural_gradient.Ascent, Scalar]:
         shape = natural_gradient.BATCH // 2, state.loc.size
-        half = jr.normal(key, shape, state.loc.dtype)
-        e = jnp.concatenate([half, -half])
+        e = mirrored(jr.normal(key, shape, state.loc.dtype))
         with lenient_promotion():
             x = natural_gradient.ask(e, state)
         probes = probe(target, x, len(e))
         with lenient_promotion():
             after = natural_gradient.tell(e, state, probes)
-            log_ratios = natural_gradient.log_ratios(state, e, probes)
-            mean = jnp.sum(log_ratios) / jnp.sum(probes.finite)
-            return moved(family, after.loc, after.tril), after, -mean
+            elbo = natural_gradient.batch_elbo(e, state, probes)
+            return moved(family, after.loc, after.tril), after, -elbo
 
     def done(self, state: natural_gradient.Ascent) -> Bool[Array, ""]:
         return state.done

@@ -7,12 +7,13 @@ import jax.random as jr
 import optax
 from jaxtyping import Scalar
 
+from .._closures import closures_as_pytrees
 from .._custom_types import Key, Point
 from .._family.base import AbstractFamily
 from .._family.particles import Particles
 from .._kernel.base import AbstractKernel, as_kernel
 from .._kernel.rbf import RBF
-from .._misc import as_real, as_whole, closures_as_pytrees, lenient_promotion
+from .._misc import as_real, as_whole, lenient_promotion
 from .._stein import check_temperature, squared_norm, stein_force
 from .._target import Target
 from .base import AbstractMethod, as_optimizer, default_optimizer, F

@@ -1,0 +1,121 @@
+"""Trajectories that carry draws to the target, and verdicts where weights are too few."""
+
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from jax.scipy.stats import norm, t as student_t
+
+import vijax as vi
+from vijax._hamiltonian import carried, own_coordinates
+
+
+def logistic(params):
+    # The variance of a logistic distribution is pi**2 / 3.
+    x = params["x"] - 1.0
+    return jnp.sum(-x - 2 * jnp.logaddexp(0.0, -x))
+
+
+@pytest.mark.parametrize("name", ["full rank", "mean field", "its draws"])
+def test_trajectories_arrive_at_the_target(name, getkey):
+    dim, num_draws = 20, 2_048
+    target = vi.from_log_density(logistic, {"x": vi.Param(dim)})
+    loc = jnp.full(dim, 1.5)
+    family = vi.FullRank(loc, scale=1.5)
+    if name == "mean field":
+        family = vi.MeanField(loc, scale=1.5)
+    if name == "its draws":
+        family = vi.StudentT(loc, 1.5, 20)
+    x = vi.draw(family, target, num_draws, key=getkey()).x
+    moved = carried(target, family, x, getkey())
+    assert 0.7 < moved.acceptance <= 1
+    assert jnp.allclose(moved.log_p[3], target.log_density(moved.x[3]), rtol=1e-5)
+    std = np.pi / 3**0.5
+    # Standard errors: s / sqrt(n), and sqrt((kurtosis - 1) / 4n) = .894 / sqrt(n).
+    off = (jnp.mean(moved.x, axis=0) - 1.0) / std * num_draws**0.5
+    assert jnp.max(jnp.abs(off)) < 4.5
+    assert abs(jnp.mean(off)) < 4 / dim**0.5
+    off = jnp.log(jnp.std(moved.x, axis=0) / std) * num_draws**0.5 / 0.894
+    assert jnp.max(jnp.abs(off)) < 4.5
+    assert abs(jnp.mean(off)) < 4 / dim**0.5
+
+
+def test_coordinates_are_those_of_the_family(getkey):
+    tril = jnp.array([[2.0, 0.0], [1.5, 0.5]])
+    family = vi.FullRank(jnp.array([3.0, -1.0]), tril)
+    x = vi.draw(
+        family,
+        vi.from_log_density(logistic, {"x": vi.Param(2)}),
+        20_000,
+        key=getkey(),
+    ).x
+    mine = own_coordinates(family, x)
+    assert jnp.allclose(mine.root, tril)
+    z = jnp.array([0.3, -0.7])
+    assert jnp.allclose(mine.inside(mine.outside(z)), z, atol=1e-5)
+    assert jnp.allclose(mine.score(z), tril.T @ z)
+    seen = own_coordinates(vi.StudentT(family.loc, tril, 50), x)
+    assert jnp.allclose(seen.root, tril, atol=0.1)
+    few = own_coordinates(vi.StudentT(family.loc, tril, 50), x[:3])
+    assert few.root.shape == (2,)
+    assert jnp.allclose(few.inside(few.outside(z)), z, atol=1e-5)
+    assert jnp.allclose(few.score(z), few.root * z)
+
+
+def test_few_weights_but_a_close_family_are_trusted(getkey):
+    # A Gaussian is close to t(12) in each of 400 coordinates, but of the weights of all
+    # of them together little is left.
+    target = vi.from_log_density(
+        lambda params: jnp.sum(student_t.logpdf(params["x"], 12.0)),
+        {"x": vi.Param(400)},
+    )
+    std = (12 / 10) ** 0.5
+    fit = vi.fit(target, key=getkey(), progress=False)
+    report = vi.report(fit, key=getkey())
+    assert report.effective < 0.1
+    assert report.trustworthy
+    assert report.acceptance is not None
+    assert 0.6 < report.acceptance < 1
+    assert report.worst_score_discrepancy is not None
+    assert report.score_discrepancy is not None
+    assert report.score_discrepancy < report.worst_score_discrepancy < 0.2
+    assert "trajectories" in repr(report)
+    assert all(abs(np.log(q.std / std)) < 0.15 for q in report.quantities)
+    draws = fit.draw(4_000, key=getkey())
+    assert draws.origin["corrected"] == "trajectories"
+    assert draws.proposal is None
+    with pytest.raises(ValueError, match="moved by trajectories"):
+        _ = draws.log_weights
+    off = jnp.log(jnp.std(draws.x, axis=0) / std)
+    assert abs(jnp.mean(off)) < 0.01
+    assert jnp.max(jnp.abs(off)) < 0.1
+
+
+def scale_between(params):
+    """A centered hierarchy without data: means of no width have no end of mass."""
+    log_tau, theta = params["log_tau"], params["theta"]
+    between = norm.logpdf(theta, 0.0, jnp.exp(log_tau))
+    data = norm.logpdf(jnp.sin(jnp.arange(theta.size)), theta, 1.0)
+    return norm.logpdf(log_tau) + jnp.sum(between) + jnp.sum(data)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("log_density", "params"),
+    [
+        (scale_between, {"log_tau": vi.Param(), "theta": vi.Param(350)}),
+        (
+            lambda params: jnp.sum(student_t.logpdf(params["x"], 2.5)),
+            {"x": vi.Param(400)},
+        ),
+    ],
+    ids=["funnel", "heavy tails"],
+)
+def test_few_weights_and_a_family_that_is_off_are_not_trusted(log_density, params):
+    target = vi.from_log_density(log_density, params)
+    for seed in range(2):
+        fit = vi.fit(target, key=jr.key(seed), progress=False)
+        report = vi.report(fit, key=jr.key(10 + seed))
+        assert report.acceptance is None
+        assert not report.trustworthy
+        assert any("worth" in problem for problem in report.problems)
