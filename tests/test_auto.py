@@ -169,7 +169,101 @@ def test_a_flow_follows_where_the_weights_are_poor(getkey):
     method = vi.Auto(max_evaluations=50_000)
     fit = vi.fit(target, method, key=getkey(), progress=False)
     assert isinstance(fit.family, vi.FullRank)
-    assert fit.state.num_evaluations <= 50_000 + 64
+    assert fit.state.num_evaluations <= 50_000
+
+
+def test_starts_at_an_optimum_outside_of_the_mass_agree(getkey):
+    # The optimum of a hierarchy has effects of nearly the same size; the mass has not.
+    rng = np.random.default_rng(0)
+    group = np.arange(120) % 40
+    y = 0.3 * rng.normal(size=40)[group] + 0.7 * rng.normal(size=120)
+
+    def log_density(params, y):
+        mean = jnp.exp(params["log_scale"]) * params["z"][group]
+        prior = norm.logpdf(params["log_scale"]) + jnp.sum(norm.logpdf(params["z"]))
+        return prior + jnp.sum(norm.logpdf(y, mean, 0.7))
+
+    params = {"log_scale": vi.Param(), "z": vi.Param(40)}
+    target = vi.from_log_density(log_density, params, y)
+    fit = vi.fit(target, vi.Auto(max_evaluations=60_000), key=getkey(), progress=False)
+    assert isinstance(fit.family, vi.FullRank)
+    best = fit.state.paths.x[jnp.argmax(fit.state.paths.log_p)]
+    assert not fit.state.modes.is_near(best)
+    # One ascent was enough, which took no more than some steps.
+    assert jnp.sum(fit.state.tried) == 1
+    assert fit.state.ascent.num_iterations < 40
+    report = vi.report(fit, key=getkey())
+    assert report.num_agreeing is not None
+    assert report.num_agreeing >= 12
+    assert report.num_apart == 0
+
+
+@pytest.mark.slow
+def test_a_bad_beginning_does_not_end_in_small_steps(getkey):
+    # Far too wide, so that the first steps gain little: the rate must recover.
+    def log_density(params):
+        scale = jnp.exp(params["log_scale"])
+        data = jnp.sum(norm.logpdf(jnp.sin(jnp.arange(40.0)), scale * params["z"], 1.0))
+        prior = norm.logpdf(params["log_scale"]) + jnp.sum(norm.logpdf(params["z"]))
+        return prior + data
+
+    params = {"log_scale": vi.Param(), "z": vi.Param(40)}
+    target = vi.from_log_density(log_density, params)
+    for scale in (0.1, 3.0):
+        wide = vi.FullRank(2 * jnp.ones(41), scale=scale)
+        method = vi.NaturalGradient()
+        fit = vi.fit(target, method, wide, key=getkey(), progress=False)
+        assert fit.result == vi.RESULTS.converged
+        assert fit.state.num_iterations < 50
+
+
+def test_heavier_tails_where_weights_are_poor(getkey, tmp_path):
+    # Flat priors: the mean has a t distribution of 7 - 2 degrees of freedom.
+    y = np.array([1.0, 2.5, 3.1, 4.0, 4.4, 5.2, 6.3])
+    params = {"mu": vi.Param(), "sigma": vi.Param((), constraints.positive)}
+    target = vi.from_log_density(
+        lambda params, y: jnp.sum(norm.logpdf(y, params["mu"], params["sigma"])),
+        params,
+        y,
+    )
+    fit = vi.fit(target, key=getkey(), progress=False, checkpoint=tmp_path / "fit")
+    assert isinstance(fit.family, vi.FullRank)
+    assert fit.state.heavier
+    assert isinstance(fit.proposal, vi.StudentT)
+    assert fit.proposal.df == 3
+    draws = fit.draw(40_000, key=getkey()).params
+    # Its squared scale is the sum of squares over 7 * 5, and its variance 5 / 3 of that.
+    std = np.sqrt(np.sum((y - y.mean()) ** 2) / (7 * 3))
+    assert abs(jnp.mean(draws["mu"]) - y.mean()) < 0.05 * std
+    assert abs(jnp.log(jnp.std(draws["mu"]) / std)) < 0.1
+    assert vi.report(fit, key=getkey()).trustworthy
+    assert same(vi.load(tmp_path / "fit", like=fit), fit)
+
+
+def funnel(params):
+    neck = norm.logpdf(params["v"], 0.0, 3.0)
+    return neck + jnp.sum(norm.logpdf(params["x"], 0.0, jnp.exp(params["v"] / 2)))
+
+
+@pytest.mark.slow
+def test_a_flow_that_is_not_good_enough_is_trained_for_longer(getkey, monkeypatch):
+    monkeypatch.setattr("vijax._step_up.FLOW_STEPS", 300)
+    monkeypatch.setattr("vijax._step_up.MORE_STEPS", 200)
+    target = vi.from_log_density(funnel, {"v": vi.Param(), "x": vi.Param(4)})
+    key = getkey()
+    fit = vi.fit(target, key=key, progress=False)
+    assert fit.num_steps == 500
+    assert fit.losses.shape == (500,)
+    assert jnp.mean(fit.losses[-100:]) < jnp.mean(fit.losses[200:300])
+    report = vi.report(fit, key=getkey())
+    # Two legs of 64 draws a step, each judged, and the draws before.
+    assert report.num_evaluations is not None
+    first = int(fit.state.before.num_evaluations)
+    assert report.num_evaluations == first + 500 * 64 + 3 * 4_096
+    # Not beyond the budget.
+    small = vi.Auto(max_evaluations=300_000)
+    fit = vi.fit(target, small, key=key, progress=False)
+    assert fit.num_steps == 300
 
 
 def test_a_budget_ends_the_run(getkey):
@@ -177,7 +271,7 @@ def test_a_budget_ends_the_run(getkey):
     method = vi.Auto(num_starts=4, max_evaluations=300)
     fit = vi.fit(target, method, key=getkey(), progress=False)
     assert fit.result == vi.RESULTS.converged
-    assert 300 <= fit.state.num_evaluations < 300 + 64
+    assert 300 - 64 < fit.state.num_evaluations <= 300
 
 
 def test_same_key_same_result_and_nothing_compiles_again(getkey):
@@ -304,8 +398,7 @@ def test_a_flow_is_loaded_in_a_new_process_and_follows_a_resumed_fit(tmp_path, g
 @pytest.mark.slow
 def test_the_checkpoint_is_what_is_returned(tmp_path, getkey, monkeypatch):
     # The flow is no better than the Gaussian, for once.
-    worse_and_better = iter((2.0, 1.0))
-    monkeypatch.setattr("vijax._step_up._badness", lambda _: next(worse_and_better))
+    monkeypatch.setattr("vijax._step_up._flow_is_better", lambda *_: False)
     target, path = vi.from_log_density(banana, BANANA), tmp_path / "fit"
     fit = vi.fit(target, key=getkey(), progress=False, checkpoint=path)
     assert isinstance(fit.family, vi.FullRank)

@@ -159,3 +159,13 @@ def test_a_flow_starts_as_its_base(getkey):
     base = vi.MeanField(jnp.zeros(DIM), scale=1.0)
     flow, x = vi.Coupling(base, key=getkey()), jr.normal(getkey(), (DIM,))
     assert jnp.allclose(flow.log_prob(x), base.log_prob(x))
+
+
+def test_any_two_coordinates_are_apart_in_some_layer_of_a_flow(getkey):
+    # Where they never are, one cannot say how wide the other is: a funnel needs that.
+    flow = vi.Coupling(vi.MeanField(jnp.zeros(6), scale=1.0), key=getkey())
+    kept = flow.layers.kept
+    apart = jnp.any(kept[:, :, None] != kept[:, None, :], axis=0)
+    assert jnp.array_equal(apart, ~jnp.eye(6, dtype=bool))
+    assert jnp.array_equal(kept[::2] + kept[1::2], jnp.ones((3, 6)))
+    assert jnp.all(jnp.sum(kept, axis=1) == 3)

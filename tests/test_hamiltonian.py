@@ -62,6 +62,7 @@ def test_coordinates_are_those_of_the_family(getkey):
     assert jnp.allclose(few.score(z), few.root * z)
 
 
+@pytest.mark.slow
 def test_few_weights_but_a_close_family_are_trusted(getkey):
     # A Gaussian is close to t(12) in each of 400 coordinates, but of the weights of all
     # of them together little is left.

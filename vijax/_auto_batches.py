@@ -63,6 +63,7 @@ def in_batches(problem: Problem, first: Fit) -> tuple[Problem, Affine]:
     method = AutoNext(
         stochastic(problem.target),
         before=state,
+        longest=jnp.zeros((), jnp.int32),
         num_steps=None,
         step_evaluations=None,
         # The rows at hand would pull the draws to their own posterior.

@@ -23,6 +23,8 @@ SEARCH, CHECK, ASCEND, DONE = range(4)
 _CHECK_DRAWS = 8
 # Ends whose log density or ELBO is so many nats below the best one's hold no mass.
 _NEGLIGIBLE = 20.0
+# Ends at the same optimum differ by less, in nats.
+_SAME = 0.5
 # No posterior is as wide as this, on the unconstrained scale.
 _ENDLESS = 1e12
 
@@ -40,6 +42,8 @@ class AutoState(NamedTuple):
     tried: Bool[Array, " paths"]
     num_evaluations: Int[Array, ""]
     loss: Float[Array, ""]
+    # Whether draws take heavier tails for their weights, which `vi.fit` finds out.
+    heavier: Bool[Array, ""]
 
 
 def num_lanes(num_starts: int) -> int:
@@ -61,6 +65,7 @@ def begin(half: Array, loc: Point, tril: Array, num_starts: int) -> AutoState:
         tried=jnp.zeros(num_starts, bool),
         num_evaluations=jnp.zeros((), jnp.int32),
         loss=jnp.full((), jnp.inf, loc.dtype),
+        heavier=jnp.array(False),
     )
 
 
@@ -115,10 +120,20 @@ def best_gaussian(loc: Point, tril: Array, state: AutoState) -> tuple[Point, Arr
 def agreement(state: AutoState) -> tuple[Int[Array, ""], Int[Array, ""]]:
     """How many paths came to rest at a mode that was kept, and how many elsewhere."""
     with lenient_promotion():
-        ended = state.paths.converged
+        ended, same = state.paths.converged, _ends_as_tried(state)
         near = jax.vmap(state.modes.is_near)(state.paths.x)
         another = jax.vmap(state.modes.is_another)(state.paths.x, state.paths.score)
-        return jnp.sum(ended & near), jnp.sum(ended & another)
+        return jnp.sum(ended & (near | same)), jnp.sum(ended & another & ~same)
+
+
+def _ends_as_tried(state: AutoState) -> Bool[Array, " paths"]:
+    """Which paths ended at an optimum that an ascent has begun from. (It need not be near
+    the mass: the optimum of a hierarchical model is not.)"""
+    z = state.modes.coordinates(state.paths.x)
+    gaps = jnp.sum((z[:, :, None] - z[:, None, :]) ** 2, axis=3)
+    close = (gaps < state.ascent.loc.size) & state.modes.known[:, None, None]
+    level = jnp.abs(state.paths.log_p[:, None] - state.paths.log_p) < _SAME
+    return jnp.any(jnp.any(close, axis=0) & level & state.tried, axis=1)
 
 
 def spread_starts(noise: Array, count: int) -> Array:
@@ -228,6 +243,7 @@ def _settle(state: AutoState) -> AutoState:
     # A path that never came to rest, as on a ridge without an end, has no mode.
     left = ~state.tried & paths.converged & weighty
     left &= jax.vmap(modes.is_another)(paths.x, paths.score) & modes.wants_more
-    path = index_of_largest(jnp.where(left, state.best.elbo, -jnp.inf))
     state = state._replace(modes=modes)
+    left &= ~_ends_as_tried(state)
+    path = index_of_largest(jnp.where(left, state.best.elbo, -jnp.inf))
     return lax.cond(jnp.any(left), lambda s: _ascend_from(s, path), finish, state)

@@ -13,13 +13,11 @@ from ._draws import chosen_draws, draw, Draws
 from ._family.base import AbstractFamily
 from ._hamiltonian import carried, FEWEST_ACCEPTED
 from ._misc import split_key
-from ._psis import proposal_log_weights, smoothed
+from ._psis import NUM_DRAWS, proposal_log_weights, smoothed
 from ._resample import with_replacement
 from ._target import Target
 
 
-# Fewer draws than this leave the tail of the weights too short.
-NUM_DRAWS = 4_096
 # Weights that leave fewer effective draws, or a smaller part of them, do harm.
 _FEWEST, _SMALLEST_PART = 50.0, 0.02
 # Trajectories that change a mean by so many standard deviations, or a standard deviation

@@ -155,7 +155,7 @@ def fit(
     if through_batches:
         return _fit_batches(problem, max_steps, options)
     fit = _fit_host(problem, start_from, max_steps, options)
-    return step_up(fit, max_steps, options)
+    return step_up(fit, max_steps - int(fit.num_steps), options)
 
 
 def _fit_batches(problem: Problem, max_steps: int, options: Options) -> Fit:

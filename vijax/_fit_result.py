@@ -257,7 +257,8 @@ class Fit(eqx.Module, Generic[F]):
         run = Run(problem, before, History(np.asarray(self.losses)[:made], *tracked))
         fit = conduct(run, max_steps, options, Fit)
         # A fit that was over has had its chance.
-        return step_up(fit, max_steps, options) if fit.num_steps > made else fit
+        left = max_steps - (int(fit.num_steps) - made)
+        return step_up(fit, left, options) if left < max_steps else fit
 
 
 @eqx.filter_jit

@@ -50,37 +50,44 @@ class Modes(NamedTuple):
     num_merged: Int[Array, ""]
 
     @property
-    def _known(self) -> Bool[Array, " modes"]:
-        return jnp.arange(_MAX_MODES) < self.num_modes
+    def known(self) -> Bool[Array, " modes"]:
+        """Which of the places hold a mode."""
+        return jnp.arange(_MAX_MODES, dtype=jnp.int32) < self.num_modes
 
     @property
     def wants_more(self) -> Bool[Array, ""]:
         """Whether another one may be looked for."""
         return (self.num_modes < _MAX_MODES) & (self.num_merged < _MAX_MERGED)
 
-    def _squared_distances(self, x: Point) -> Float[Array, " modes"]:
+    def coordinates(
+        self, x: Float[Array, "points dim"]
+    ) -> Float[Array, "modes points dim"]:
+        """Points where each mode has mean zero and unit covariance."""
+
         def one(loc, tril):
-            z = jsl.solve_triangular(tril, x - loc, lower=True)
-            return jnp.sum(z**2)
+            return jsl.solve_triangular(tril, (x - loc[None]).T, lower=True).T
 
         return jax.vmap(one)(self.gaussians.loc, self._trils())
+
+    def _squared_distances(self, x: Point) -> Float[Array, " modes"]:
+        return jnp.sum(self.coordinates(x[None])[:, 0] ** 2, axis=1)
 
     def _trils(self) -> Float[Array, "modes dim dim"]:
         tril = self.gaussians.tril
         eye = jnp.eye(tril.shape[1], dtype=tril.dtype)
-        return jnp.where(self._known[:, None, None], tril, eye)
+        return jnp.where(self.known[:, None, None], tril, eye)
 
     def is_near(self, x: Point) -> Bool[Array, ""]:
         """Whether a point is where some mode has its mass."""
         dim = x.size
         near = self._squared_distances(x) < dim + 4 * (2 * dim) ** 0.5 + 8
-        return jnp.any(near & self._known)
+        return jnp.any(near & self.known)
 
     def is_another(self, x: Point, score: Point) -> Bool[Array, ""]:
         """Whether a point is at rest, in the scale of a mode, and near none."""
         pull = jnp.sum(jnp.einsum("kji,j->ki", self._trils(), score) ** 2, axis=1)
         at_rest = pull < 1 + 1e-3 * self._squared_distances(x)
-        return jnp.any(at_rest & self._known) & ~self.is_near(x)
+        return jnp.any(at_rest & self.known) & ~self.is_near(x)
 
     def including(self, loc: Point, tril: Array, elbo: Array) -> "Modes":
         """With one more, unless it is near a known one."""

@@ -22,6 +22,8 @@ _TOLERANCE = 0.02
 _MAX_DRAWS = 1024
 _MAX_ITERATIONS = 100
 _MAX_AVERAGED = 10
+# The part of the squared gradient that a full step must take away.
+_PROGRESS = 0.2
 # The most that one iteration changes a variance.
 _FACTOR = 4.0
 
@@ -227,8 +229,9 @@ def _iterate(state: Ascent) -> Ascent:
     stderr = jnp.hypot(found.elbo_stderr, state.last.found.elbo_stderr)
     # Where the Gaussian reaches into a wall, no standard error means anything.
     slack = jnp.minimum(3 * stderr, state.loc.size + 3) + 0.1
-    worse = ~sound | (found.elbo < state.last.found.elbo - slack)
-    planned = tree_where(worse, _back(state), _onward(state, found))
+    rise = found.elbo - state.last.found.elbo
+    worse = ~sound | (rise < -slack)
+    planned = tree_where(worse, _back(state), _onward(state, found, rise > slack))
 
     loc, tril, shortened = _stepped(planned.last, planned.rate)
     # Where nothing was ever sound, a narrower Gaussian may be.
@@ -258,8 +261,9 @@ def _back(state: Ascent) -> Ascent:
     return state._replace(rate=rate, status=status.astype(jnp.int32))
 
 
-def _onward(state: Ascent, found: Regression) -> Ascent:
-    """The next step: its direction, rate, and how many draws the one after it takes."""
+def _onward(state: Ascent, found: Regression, rising: Bool[Array, ""]) -> Ascent:
+    """The next step: its direction, rate, and how many draws the one after it takes. The
+    ELBO may be `rising` by more than noise."""
     dim, n = state.loc.size, jnp.maximum(state.sums.num_finite, 1)
     gain = jnp.sum(found.shift**2) / 2 + jnp.sum(found.curvature**2) / 4
     floor = 3 * jnp.sum(found.spread**2) / n * (dim + 3) / 4 + _TOLERANCE**2 / 8
@@ -269,14 +273,20 @@ def _onward(state: Ascent, found: Regression) -> Ascent:
     wanted = n * jnp.clip((stderr / _TOLERANCE) ** 2, 1, 4)
     num_draws = jnp.where(at_floor, jnp.minimum(wanted, most), state.num_draws)
 
-    # With as many draws as there may be, the answer is averaged over iterations.
-    averages = (at_floor & (n >= most)) | (state.num_averaged > 0)
+    # With as many draws as there may be, the answer is averaged over iterations; not on
+    # the way to it, where the score may be rough enough to hide its direction.
+    averages = ((at_floor & (n >= most)) | (state.num_averaged > 0)) & ~rising
     num_averaged = jnp.where(averages, state.num_averaged + 1, 0)
     enough = stderr / jnp.sqrt(jnp.maximum(num_averaged, 1)) < _TOLERANCE
     converged = (at_floor & (stderr < _TOLERANCE)) | (averages & enough)
     converged |= num_averaged >= _MAX_AVERAGED
-    # A step that was shortened says nothing of how well steps of this rate do.
-    slow = (gain > 0.8 * state.last_gain) & ~state.was_shortened
+    # A step that was shortened says nothing of how well steps of this rate do. One is too
+    # long if neither the gradient falls as it should nor the ELBO rises: in a bent valley
+    # only the second happens.
+    fallen = gain < (1 - _PROGRESS * state.rate) * state.last_gain
+    promised = (1 - (1 - state.rate) ** 2) * state.last_gain
+    risen = found.elbo - state.last.found.elbo > 0.5 * promised
+    slow = ~fallen & ~risen & ~state.was_shortened
     rate = jnp.where(
         slow, jnp.maximum(0.7 * state.rate, 0.1), jnp.minimum(1, 1.3 * state.rate)
     )

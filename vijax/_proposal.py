@@ -16,21 +16,26 @@ from ._family.student_t import StudentT
 
 # The tails of a Student t cost effective draws in many dimensions.
 _FEWEST_DF = 10
+# Where these are still too light, the lightest with a variance.
+_HEAVY_DF = 3
 
 
 @eqx.filter_jit
-def heavy_tailed(family: AbstractFamily) -> AbstractFamily:
+def heavy_tailed(family: AbstractFamily, *, heavier: bool = False) -> AbstractFamily:
     """The same family with a Student t in place of each Gaussian; others as they are.
 
     With a Gaussian proposal the weights grow without bound where the target's tails are
-    heavier, however close the two are.
+    heavier, however close the two are. Tails that are `heavier` still cost effective
+    draws.
     """
     if isinstance(family, FullRank):
-        return _student_t(family, max(_FEWEST_DF, family.dim))
+        df = _HEAVY_DF if heavier else max(_FEWEST_DF, family.dim)
+        return _student_t(family, df)
     if isinstance(family, Mixture) and isinstance(family.components, FullRank):
         count = family.logits.size
         parts = [jax.tree.map(lambda x: x[i], family.components) for i in range(count)]  # noqa: B023
-        return Mixture([heavy_tailed(part) for part in parts], family.weights)
+        parts = [heavy_tailed(part, heavier=heavier) for part in parts]
+        return Mixture(parts, family.weights)
     if isinstance(family, Affine) and isinstance(family.family, Coupling):
         return _rebased(family, max(_FEWEST_DF, family.dim))
     return family

@@ -6,6 +6,8 @@ from ._misc import is_traced
 
 # The fewest draws for which the tail has the five that a fit needs.
 FEWEST_DRAWS = 25
+# With fewer the weights of a proposal are not judged or used here.
+NUM_DRAWS = 4_096
 
 
 def check_log_weights(

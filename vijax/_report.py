@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._auto_stages import agreement, AutoState
-from ._correct import NUM_DRAWS, proposed
+from ._correct import proposed
 from ._custom_types import Key
 from ._diagnosis import diagnose, Diagnosis, Quantity
 from ._diagnostic.base import Estimate
@@ -27,6 +27,7 @@ from ._misc import as_key, as_whole, key_for, split_key
 from ._other_modes import other_modes
 from ._particle_draws import check_particles, each_particle
 from ._proposal import heavy_tailed
+from ._psis import NUM_DRAWS
 from ._report_text import as_text
 from ._results import name_of, RESULTS
 from ._settled import settled
@@ -40,6 +41,8 @@ _SIGNING, _STARTING, _MOVING = 0x516, 0x57A7, 0x30E
 _ENOUGH_STARTS = 4
 # Beyond, the search for modes holds matrices that are too large.
 _MOST_DIM = 1_000
+# How many times the draws a second look has.
+_SECOND_LOOK = 4
 # Draws at which the scores of both densities are compared.
 _SCORE_DRAWS = 256
 
@@ -174,7 +177,8 @@ def report(
 
     - `fit`: a [`vijax.Fit`][].
     - `key`: randomness. Keyword only.
-    - `num_draws`: how many draws are weighed. Keyword only.
+    - `num_draws`: how many draws are weighed: four times as many where these are enough
+        on the whole, but fail for some parameter, which may be chance. Keyword only.
     - `num_starts`: from how many points modes are searched for, where the method looked
         from fewer than four and there are not more than 1,000 coordinates; 0 for none.
         Keyword only.
@@ -222,6 +226,10 @@ def report(
     corrected = proposal is not None
     proposal = heavy_tailed(smooth) if proposal is None else proposal
     diagnosis = diagnose(proposed(proposal, target, num_draws, proposal_key))
+    if diagnosis.failing and not diagnosis.has_few:
+        # Of many quantities one fails by chance sometimes: then more draws decide.
+        num_draws *= _SECOND_LOOK
+        diagnosis = diagnose(proposed(proposal, target, num_draws, proposal_key))
     if not corrected:
         quantities = with_own_moments(diagnosis.quantities, plain)
         diagnosis = dataclasses.replace(diagnosis, quantities=quantities)
@@ -298,5 +306,7 @@ def _evaluations(fit: Fit) -> int | None:
     if isinstance(method, AutoNext):
         if method.step_evaluations is None:
             return None
-        made += method.step_evaluations * int(fit.num_steps) + NUM_DRAWS
+        num_steps = int(fit.num_steps)
+        judged = 1 + (num_steps > (method.num_steps or num_steps))
+        made += method.step_evaluations * num_steps + judged * NUM_DRAWS
     return made + NUM_DRAWS

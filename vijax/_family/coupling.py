@@ -26,10 +26,10 @@ class Coupling(AbstractFamily):
     r"""A small normalizing flow: affine couplings around a family.
 
     In each layer one half of the coordinates says how the other half is shifted and
-    scaled. It starts as that family itself. With a standard normal, put it into the
-    coordinates of a Gaussian fit with [`vijax.Affine`][], and train it with
-    [`vijax.StickTheLanding`][]. It bends and funnels, but does not split into modes. In
-    one dimension it only shifts and scales.
+    scaled; every second layer draws other halves. It starts as that family itself. With a
+    standard normal, put it into the coordinates of a Gaussian fit with
+    [`vijax.Affine`][], and train it with [`vijax.StickTheLanding`][]. It bends and
+    funnels, but does not split into modes. In one dimension it only shifts and scales.
 
     **Reference:** Dinh, Sohl-Dickstein and Bengio (2017), *Density estimation using Real
     NVP*, [arXiv:1605.08803](https://arxiv.org/abs/1605.08803), equations 7 and 8, with
@@ -93,7 +93,6 @@ class Coupling(AbstractFamily):
             return draws / np.sqrt(n_in).astype(dtype)
 
         zeros = lambda *shape: jnp.zeros((num_layers, *shape), dtype)
-        which = np.arange(dim)[None, :] + np.arange(num_layers)[:, None]
         self.layers = _Layers(
             first=fan(keys[0], dim, width),
             first_bias=zeros(width),
@@ -102,7 +101,7 @@ class Coupling(AbstractFamily):
             # Zero, so that the flow starts as the identity.
             last=zeros(2, dim, width),
             last_bias=zeros(2, dim),
-            kept=jnp.asarray(which % 2, dtype),
+            kept=jnp.asarray(_halves(num_layers, dim), dtype),
         )
 
     @property
@@ -136,6 +135,15 @@ class Coupling(AbstractFamily):
         start = x, jnp.zeros((), x.dtype)
         (z, log_det), _ = lax.scan(layer, start, self.layers, reverse=True)
         return self.base.log_prob(z) - log_det
+
+
+def _halves(num_layers: int, dim: int) -> np.ndarray:
+    """Which coordinates each layer keeps: one half, and the other in the next layer; then
+    other halves, since two coordinates that are never apart cannot bend each other."""
+    shuffles = np.random.default_rng(0)
+    orders = [np.arange(dim)]
+    orders += [shuffles.permutation(dim) for _ in range(num_layers // 2)]
+    return np.stack([(orders[i // 2] + i) % 2 for i in range(num_layers)])
 
 
 def _condition(weights: _Layers, x: Point) -> tuple[Point, Point, Point]:

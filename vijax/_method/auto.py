@@ -12,8 +12,21 @@ from .._misc import as_whole, lenient_promotion
 from .._modes import as_mixture
 from .._probe import probe
 from .._proposal import heavy_tailed
+from .._psis import NUM_DRAWS
 from .._target import Target
 from .base import AbstractMethod, check_gaussian, F, moved
+
+
+# The steps of the flow that [`vijax.fit`][] tries where weights are poor, and of its
+# training once more where they still are; and the draws of each.
+FLOW_STEPS, MORE_STEPS, FLOW_DRAWS = 2_000, 4_000, 64
+# What that takes, with the draws that judge it; and at first those of before.
+FLOW_EVALUATIONS = FLOW_STEPS * FLOW_DRAWS + 2 * NUM_DRAWS
+MORE_EVALUATIONS = MORE_STEPS * FLOW_DRAWS + NUM_DRAWS
+# Beyond, a step's matrices cost more than the flow was seen to bring.
+MOST_FLOW_DIM = 300
+# No larger part of a budget is kept for it.
+_KEPT_PART = 0.8
 
 
 class Auto(AbstractMethod):
@@ -22,9 +35,10 @@ class Auto(AbstractMethod):
     Quasi-Newton paths from several starts; the best Gaussian on them by its ELBO; from
     there natural gradients of the ELBO, with as many draws as a stable answer takes.
     Where paths end apart and none of the ends is negligible, each is followed, and the
-    answer is a mixture. It ends by itself. [`vijax.fit`][] then tries a small flow where
-    the importance weights say that it is needed, up to 300 coordinates; and `fit.draw`
-    corrects draws by these weights. The name `"auto"`, the default, stands for it.
+    answer is a mixture. It ends by itself. Where importance weights are poor,
+    [`vijax.fit`][] then tries heavier tails for them, up to 15 coordinates, and a small
+    flow, up to 300, which it trains for longer if it must; and `fit.draw` corrects draws
+    by these weights. The name `"auto"`, the default, stands for it.
 
     Where steps see batches of the data, this is done with a part of the rows, whose
     likelihood stands for all; then stochastic gradients with all the rows move the
@@ -53,14 +67,15 @@ class Auto(AbstractMethod):
     num_starts: int = eqx.field(static=True)
     max_evaluations: int = eqx.field(static=True)
 
-    def __init__(self, num_starts: int = 16, max_evaluations: int = 200_000):
+    def __init__(self, num_starts: int = 16, max_evaluations: int = 500_000):
         """**Arguments:**
 
         - `num_starts`: how many quasi-Newton paths there are: one from the model's own
             starting point, the others from uniform draws of (-2, 2), a quarter of them
             of (-8, 8).
         - `max_evaluations`: the most gradients of the log density. A richer family is
-            tried only if it would not exceed this.
+            tried, and trained for longer, only if it would not exceed this; where it
+            takes no more than four fifths, the Gaussian leaves it room.
 
         **Raises:** `ValueError` for numbers that are not positive.
         """
@@ -89,10 +104,20 @@ class Auto(AbstractMethod):
         with lenient_promotion():
             state = state._replace(num_evaluations=state.num_evaluations + count)
             state = stages.tell(half, state, probes)
-            spent = state.num_evaluations >= self.max_evaluations
+            another = stages.num_lanes(self.num_starts)
+            most = self._own_evaluations(family.dim) - another
+            spent = state.num_evaluations > most
             state = jax.lax.cond(spent, stages.finish, lambda state: state, state)
             best = stages.best_gaussian(family.loc, family.tril, state)
             return moved(family, *best), state, state.loss
+
+    def _own_evaluations(self, dim: int) -> int:
+        """What the Gaussian may take."""
+        if not 2 <= dim <= MOST_FLOW_DIM:
+            return self.max_evaluations
+        kept = FLOW_EVALUATIONS + MORE_EVALUATIONS, FLOW_EVALUATIONS, 0
+        most = _KEPT_PART * self.max_evaluations
+        return self.max_evaluations - next(part for part in kept if part <= most)
 
     def done(self, state: AutoState) -> Bool[Array, ""]:
         return state.stage == stages.DONE
@@ -104,7 +129,7 @@ class Auto(AbstractMethod):
         return as_mixture(state.modes.gaussians, tuple(kept.tolist()), weights)
 
     def proposal(self, family: AbstractFamily, state: AutoState) -> AbstractFamily:
-        return heavy_tailed(self.answer(family, state))
+        return heavy_tailed(self.answer(family, state), heavier=bool(state.heavier))
 
 
 def _half(key: Key, count: int, loc: Point) -> Array:
