@@ -66,8 +66,18 @@ def test_tails_without_a_variance_are_not_trusted(log_density, getkey):
     assert "x[0]" in report.problems[0]
     assert "quantiles" in repr(report)
     assert "NUTS" in report.advice
-    # What fails at first may do so by chance: more draws have decided.
+    # What these draws said was not sure: more of them have decided.
     assert report.num_draws == 4 * 4_096
+
+
+@pytest.mark.slow
+def test_a_variance_that_does_not_quite_exist_is_seldom_trusted():
+    # At the border: a k-hat of 1 on the average, but of 0.1 standard error.
+    density = lambda params: jnp.sum(student_t.logpdf(params["x"], 2.0))
+    target = vi.from_log_density(density, {"x": vi.Param(1)})
+    fits = [vi.fit(target, key=jr.key(seed), progress=False) for seed in range(20)]
+    reports = [vi.report(fit, key=jr.key(99)) for fit in fits]
+    assert sum(report.trustworthy for report in reports) <= 3
 
 
 def test_mean_field_advi_on_a_correlated_posterior_is_not_trusted(getkey):

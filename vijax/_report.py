@@ -41,8 +41,8 @@ _SIGNING, _STARTING, _MOVING = 0x516, 0x57A7, 0x30E
 _ENOUGH_STARTS = 4
 # Beyond, the search for modes holds matrices that are too large.
 _MOST_DIM = 1_000
-# How many times the draws a second look has.
-_SECOND_LOOK = 4
+# Where the k-hat of a quantity may be too large, so many times the draws decide.
+_UNSURE, _SECOND_LOOK = 0.6, 4
 # Draws at which the scores of both densities are compared.
 _SCORE_DRAWS = 256
 
@@ -177,8 +177,8 @@ def report(
 
     - `fit`: a [`vijax.Fit`][].
     - `key`: randomness. Keyword only.
-    - `num_draws`: how many draws are weighed: four times as many where these are enough
-        on the whole, but fail for some parameter, which may be chance. Keyword only.
+    - `num_draws`: how many draws are weighed: four times as many where the $\hat{k}$ of
+        some parameter is above 0.6, since it is known to a tenth only. Keyword only.
     - `num_starts`: from how many points modes are searched for, where the method looked
         from fewer than four and there are not more than 1,000 coordinates; 0 for none.
         Keyword only.
@@ -226,8 +226,8 @@ def report(
     corrected = proposal is not None
     proposal = heavy_tailed(smooth) if proposal is None else proposal
     diagnosis = diagnose(proposed(proposal, target, num_draws, proposal_key))
-    if diagnosis.failing and not diagnosis.has_few:
-        # Of many quantities one fails by chance sometimes: then more draws decide.
+    if diagnosis.worst_khat > _UNSURE and not diagnosis.has_few:
+        # A k-hat is known to a tenth only, and of many one is large by chance.
         num_draws *= _SECOND_LOOK
         diagnosis = diagnose(proposed(proposal, target, num_draws, proposal_key))
     if not corrected:
