@@ -1,5 +1,7 @@
 """The default, which needs no tuning: what it finds, and how it goes about it."""
 
+import re
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,9 @@ from jax.scipy.stats import norm
 from numpyro.distributions import constraints
 
 import vijax as vi
+from vijax import _auto_stages as stages
+from vijax._misc import lenient_promotion
+from vijax._probe import probe
 
 from .helpers import correlated_log_density, correlated_target
 from .test_fit import same
@@ -414,3 +419,18 @@ def test_a_mixture_is_loaded_in_a_new_process(tmp_path, getkey):
     loaded = vi.load(tmp_path / "fit", like=like)
     assert isinstance(loaded.family, vi.Mixture)
     assert same(loaded, fit)
+
+
+def test_no_call_of_lapack_has_several_matrices(getkey):
+    # Two such calls side by side wait for each other for ever on two threads.
+    target = vi.from_log_density(two_modes, {"x": vi.Param(3)})
+    fit = vi.fit(target, vi.Auto(4), key=getkey(), progress=False)
+    probes = probe(target, jnp.ones((64, 3)), 64)
+    half = jnp.ones((32, 3))
+    with lenient_promotion():
+        told = jax.make_jaxpr(stages.tell)(half, fit.state, probes)
+    weighed = jax.make_jaxpr(jax.vmap(fit.family.log_prob))(jnp.ones((50, 3)))
+    calls = r":f64\[([\d,]*)\] [^\n=]*= (?:triangular_solve|cholesky|eigh|qr|geqrf)\["
+    shapes = re.findall(calls, f"{told}\n{weighed}")
+    assert len(shapes) > 5
+    assert all(shape.count(",") == 1 for shape in shapes), shapes

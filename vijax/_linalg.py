@@ -1,7 +1,7 @@
 """Roots of covariances, and choices along a leading axis."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.lax as lax
@@ -29,6 +29,16 @@ def equilibrated_cholesky(
     unit = matrix / scale[:, None] / scale[None, :]
     factor = jnp.linalg.cholesky(unit + jitter * jnp.eye(len(unit), dtype=unit.dtype))
     return scale[:, None] * factor
+
+
+def one_by_one(fn: Callable, xs: Any) -> Any:
+    """`jax.vmap(fn)(xs)`, one after the other, for what calls LAPACK.
+
+    Of several matrices at once, each of its calls waits on a thread of XLA's pool for
+    others: two such calls side by side wait for ever where there are two threads (jaxlib
+    0.10, `jax::ParallelBatchMap`).
+    """
+    return lax.map(fn, xs)
 
 
 def gaussian_log_prob(

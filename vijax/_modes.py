@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import jax.scipy.linalg as jsl
 import numpy as np
@@ -12,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 from ._custom_types import Point
 from ._family.full_rank import FullRank
 from ._family.mixture import Mixture
+from ._linalg import one_by_one
 from ._misc import tree_where
 
 
@@ -64,10 +64,11 @@ class Modes(NamedTuple):
     ) -> Float[Array, "modes points dim"]:
         """Points where each mode has mean zero and unit covariance."""
 
-        def one(loc, tril):
+        def one(mode):
+            loc, tril = mode
             return jsl.solve_triangular(tril, (x - loc[None]).T, lower=True).T
 
-        return jax.vmap(one)(self.gaussians.loc, self._trils())
+        return one_by_one(one, (self.gaussians.loc, self._trils()))
 
     def _squared_distances(self, x: Point) -> Float[Array, " modes"]:
         return jnp.sum(self.coordinates(x[None])[:, 0] ** 2, axis=1)

@@ -2,11 +2,10 @@
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ._linalg import equilibrated_cholesky, where_rows
+from ._linalg import equilibrated_cholesky, one_by_one, where_rows
 from ._probe import Probes
 
 
@@ -206,5 +205,6 @@ def gaussians(paths: Paths) -> tuple[Array, Array]:
     limit = jnp.minimum(1, 10 / jnp.maximum(length, 1e-30))
     loc = paths.x + jnp.where(paths.is_first, 0, limit)[:, None] * step
     jitter = 10 * float(jnp.finfo(loc.dtype).eps)
-    roots = jax.vmap(lambda matrix: equilibrated_cholesky(matrix, jitter))(paths.inverse)
+    root = lambda matrix: equilibrated_cholesky(matrix, jitter)
+    roots = one_by_one(root, paths.inverse)
     return loc, roots

@@ -9,6 +9,7 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, ArrayLike, Float, Scalar
 
 from .._custom_types import Key, Point
+from .._linalg import one_by_one
 from .._misc import is_traced
 from .base import AbstractFamily
 
@@ -104,7 +105,7 @@ class Mixture(AbstractFamily):
         return between + within
 
     def log_prob(self, x: Point) -> Scalar:
-        each = eqx.filter_vmap(lambda c: c.log_prob(x))(self.components)
+        each = one_by_one(lambda c: c.log_prob(x), self.components)
         return logsumexp(jax.nn.log_softmax(self.logits) + each)
 
     def sample_and_log_prob(self, key: Key) -> tuple[Point, Scalar]:
