@@ -152,7 +152,7 @@ def report(
     asks that
 
     - the weighted draws are worth more than a tenth of their number, with 100 to 250
-      coordinates and more of these up to a quarter; or else that
+      coordinates and more of these up to a quarter; or else, from 50 coordinates on, that
       Hamiltonian trajectories from plain draws are accepted and change no mean by 0.2
       standard deviations, and no standard deviation by 25 %, and that the score
       discrepancy of no coordinate is above 0.5. (In hundreds of dimensions a family may

@@ -10,6 +10,8 @@ from ._hamiltonian import carried, FEWEST_ACCEPTED
 from ._verdict import with_own_moments
 
 
+# In fewer coordinates few weights mean that the family is far off, or tails are heavy.
+_FEWEST_DIM = 50
 # So many draws are moved.
 _NUM_MOVED = 2_048
 # With a larger score discrepancy in a coordinate the target is so different there that a
@@ -25,7 +27,7 @@ def settled(
     key: Key,
 ) -> Diagnosis | None:
     """The diagnosis of draws that trajectories have moved, or `None` if these went
-    further than what is called off, or cannot be relied on.
+    further than what is called off, or cannot be relied on, or there are few coordinates.
 
     **Arguments:**
 
@@ -36,7 +38,7 @@ def settled(
     - `key`: randomness.
     """
     # NaN is not below anything.
-    if not score_discrepancy < _SCORE_DISCREPANCY:
+    if family.dim < _FEWEST_DIM or not score_discrepancy < _SCORE_DISCREPANCY:
         return None
     moved = carried(plain.target, family, plain.x[:_NUM_MOVED], key)
     acceptance = float(moved.acceptance)
