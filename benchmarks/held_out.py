@@ -1,5 +1,5 @@
-"""How accurate the default is, and whether reports are true, on models that no threshold
-was chosen on.
+"""How accurate the default is, and whether reports are true, on models outside
+posteriordb.
 
 The models are in `held_out_models.py`. References are long runs of NumPyro's NUTS: four
 chains of 4,000 draws after 2,000, with a dense matrix up to 60 coordinates, in float64.

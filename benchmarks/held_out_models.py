@@ -1,4 +1,4 @@
-"""Models of many kinds that no threshold of vijax was chosen on, as NumPyro models.
+"""Models of many kinds, outside posteriordb, as NumPyro models.
 
 `MODELS` maps a name to a function of a `numpy.random.Generator` that simulates data and
 returns the model and its arguments.
