@@ -280,9 +280,8 @@ def _onward(state: Ascent, found: Regression, rising: Bool[Array, ""]) -> Ascent
     enough = stderr / jnp.sqrt(jnp.maximum(num_averaged, 1)) < _TOLERANCE
     converged = (at_floor & (stderr < _TOLERANCE)) | (averages & enough)
     converged |= num_averaged >= _MAX_AVERAGED
-    # A step that was shortened says nothing of how well steps of this rate do. One is too
-    # long if neither the gradient falls as it should nor the ELBO rises: in a bent valley
-    # only the second happens.
+    # A step is too long if neither the gradient falls as it should nor, as in a bent
+    # valley, the ELBO rises. One that was shortened says nothing of its rate.
     fallen = gain < (1 - _PROGRESS * state.rate) * state.last_gain
     promised = (1 - (1 - state.rate) ** 2) * state.last_gain
     risen = found.elbo - state.last.found.elbo > 0.5 * promised
