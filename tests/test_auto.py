@@ -13,9 +13,9 @@ from jax.scipy.stats import norm
 from numpyro.distributions import constraints
 
 import vijax as vi
-from vijax import _auto_stages as stages
+from vijax._auto import stages
 from vijax._misc import lenient_promotion
-from vijax._probe import probe
+from vijax._target.probe import probe
 
 from .helpers import correlated_log_density, correlated_target
 from .test_fit import same
@@ -252,8 +252,8 @@ def funnel(params):
 
 @pytest.mark.slow
 def test_a_flow_that_is_not_good_enough_is_trained_for_longer(getkey, monkeypatch):
-    monkeypatch.setattr("vijax._step_up.FLOW_STEPS", 300)
-    monkeypatch.setattr("vijax._step_up.MORE_STEPS", 200)
+    monkeypatch.setattr("vijax._run.richer_family.FLOW_STEPS", 300)
+    monkeypatch.setattr("vijax._run.richer_family.MORE_STEPS", 200)
     target = vi.from_log_density(funnel, {"v": vi.Param(), "x": vi.Param(4)})
     key = getkey()
     fit = vi.fit(target, key=key, progress=False)
@@ -403,7 +403,7 @@ def test_a_flow_is_loaded_in_a_new_process_and_follows_a_resumed_fit(tmp_path, g
 @pytest.mark.slow
 def test_the_checkpoint_is_what_is_returned(tmp_path, getkey, monkeypatch):
     # The flow is no better than the Gaussian, for once.
-    monkeypatch.setattr("vijax._step_up._flow_is_better", lambda *_: False)
+    monkeypatch.setattr("vijax._run.richer_family._flow_is_better", lambda *_: False)
     target, path = vi.from_log_density(banana, BANANA), tmp_path / "fit"
     fit = vi.fit(target, key=getkey(), progress=False, checkpoint=path)
     assert isinstance(fit.family, vi.FullRank)

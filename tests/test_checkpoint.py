@@ -51,7 +51,7 @@ def test_a_checkpoint_is_the_fit(tmp_path, getkey):
 
 
 def test_a_checkpoint_is_written_on_the_way(tmp_path, getkey, monkeypatch):
-    monkeypatch.setattr("vijax._host._CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("vijax._run.host._CHECKPOINT_SECONDS", 0.0)
     path = tmp_path / "run"
     seen = []
 

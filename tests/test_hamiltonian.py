@@ -7,7 +7,7 @@ import pytest
 from jax.scipy.stats import norm, t as student_t
 
 import vijax as vi
-from vijax._hamiltonian import carried, own_coordinates
+from vijax._draws.hamiltonian import carried, own_coordinates
 
 
 def logistic(params):

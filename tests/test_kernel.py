@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import vijax as vi
-from vijax._stein import stein_force as stein_force_of
+from vijax._kernel.stein import stein_force as stein_force_of
 
 from .helpers import diagonal_target, DIM, kernels, LOC, SCALE
 

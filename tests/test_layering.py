@@ -1,70 +1,84 @@
-"""The floors of the package, and the rule that imports only go down."""
+"""The rules of the house: imports only go down, and nothing stands outside of it."""
 
 import ast
-import pathlib
+import re
 
 import pytest
 
-import vijax
+from . import house
 
 
-root = pathlib.Path(vijax.__file__).parent
-
-# From the ground floor up. A module may import its own folder's `base`, and anything
-# on a lower floor.
-floors = (
-    ("_custom_types", "_misc", "_results", "_archive", "_interrupt", "_lazy_numpyro"),
-    ("_closures", "_linalg", "_param", "_permutation"),
-    ("_minibatch",),
-    ("_plates", "_numpyro_sites", "_numpyro_handlers", "_pymc_jax"),
-    ("_pymc_graph", "_pymc_sample"),
-    ("_target",),
-    ("_family", "_frontend", "_kernel"),
-    ("_psis", "_resample", "_modes"),
-    ("_stein", "_draws", "_probe", "_proposal"),
-    ("_natural_gradient", "_quasi_newton", "_score_matching"),
-    ("_auto_stages",),
-    ("_objective",),
-    ("_hamiltonian",),
-    ("_method", "_diagnostic", "_diagnosis"),
-    ("_correct", "_verdict"),
-    ("_settled",),
-    ("_arviz", "_loo", "_plots", "_to_particles", "_nuts", "_loop", "_named"),
-    ("_checks", "_start", "_progress"),
-    ("_checkpoint",),
-    ("_host",),
-    ("_step_up",),
-    ("_fit_result", "_load"),
-    ("_report_text",),
-    ("_other_modes", "_particle_draws"),
-    ("_auto_batches", "_report", "_linear_response"),
-    ("_fit",),
-    ("_vsbc",),
-    ("__init__",),
-    ("__main__",),
-)
-floor_of = {name: i for i, names in enumerate(floors) for name in names}
+files = house.files()
 
 
-def _imports(path):
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.level > 0:
-            base = path.parent.parts[len(root.parts) :]
-            base = base[: len(base) - (node.level - 1)]
-            if node.module is None:
-                yield from ((*base, alias.name) for alias in node.names)
-            else:
-                yield (*base, *node.module.split("."))
+@pytest.mark.parametrize("here", files, ids=".".join)
+def test_imports_only_go_down(here):
+    code = ast.parse(files[here].read_text())
+    for there in house.imports(here, code):
+        problem = house.problem_of(here, there)
+        assert problem is None, problem
+
+
+@pytest.mark.parametrize("here", files, ids=".".join)
+def test_imports_of_the_package_come_first_and_are_relative(here):
+    # A late one would hide a circle. Heavy packages of others may be imported on use.
+    text = files[here].read_text()
+    code = ast.parse(text)
+    first = ast.Module([n for n in code.body if isinstance(n, ast.ImportFrom)], [])
+    assert list(house.imports(here, code)) == list(house.imports(here, first))
+    if here != ("__main__",):
+        # Examples in docstrings have their `import vijax as vi`.
+        assert not re.search(r"^\s*(import|from) vijax\b(?! as vi$)", text, re.M)
+
+
+def test_the_table_is_the_house():
+    known = {wing for floor in house.FLOORS for wing in floor}
+    there = {path.stem for path in house.ROOT.iterdir() if path.suffix in ("", ".py")}
+    assert there - {"__pycache__"} == known
+    for wing, stories in house.WITHIN.items():
+        for name in " ".join(stories).split():
+            assert (wing, name) in files, f"`{wing}/{name}.py` is gone."
 
 
 @pytest.mark.parametrize(
-    "path", sorted(root.rglob("*.py")), ids=lambda p: str(p.relative_to(root))
+    "here", [parts for parts in files if parts[-1] == "__init__" and len(parts) > 1]
 )
-def test_imports_only_go_down(path):
-    here = path.relative_to(root).with_suffix("").parts
-    for there in _imports(path):
-        assert there[0] in floor_of, f"Give `{there[0]}` a floor."
-        same_folder_base = there[0] == here[0] and there[1:] == ("base",)
-        assert floor_of[there[0]] < floor_of[here[0]] or same_folder_base, (
-            f"{'.'.join(here)} must not import {'.'.join(there)}."
-        )
+def test_folders_export_nothing(here):
+    assert files[here].read_text() == ""
+
+
+@pytest.mark.parametrize(
+    ("here", "there"),
+    [
+        ("_family.new", "_draws.draws"),
+        ("_family.new", "_family.mean_field"),
+        ("_family.new", "_kernel.base"),
+        ("_draws.psis", "_draws.draws"),
+        ("_target.target", "_target.plates"),
+        ("_new", "_misc"),
+        ("_run.fit", "_new"),
+        ("_misc", "_linalg"),
+    ],
+)
+def test_what_is_forbidden(here, there):
+    assert house.problem_of(tuple(here.split(".")), tuple(there.split(".")))
+
+
+@pytest.mark.parametrize(
+    ("here", "there"),
+    [
+        ("_family.new", "_family.base"),
+        ("_family.new", "_misc"),
+        ("_run.new", "_run.fit_result"),
+        ("_export.plots.new", "_export.plots.base"),
+    ],
+)
+def test_what_is_allowed(here, there):
+    problem = house.problem_of(tuple(here.split(".")), tuple(there.split(".")))
+    assert problem is None, problem
+
+
+def test_the_picture_in_the_readme_is_the_house():
+    text = house.README.read_text()
+    assert house.picture() in text
+    assert house.drawn(text) == text, "Draw it anew: `python -m tests.house`."

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jax.extend.core import jaxprs_in_params
 
-from vijax._permutation import permuted
+from vijax._target.permutation import permuted
 
 
 @eqx.filter_jit

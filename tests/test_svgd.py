@@ -12,7 +12,7 @@ from numpyro.distributions import constraints
 
 import vijax as vi
 import vijax._misc
-from vijax._stein import stein_force
+from vijax._kernel.stein import stein_force
 
 from .helpers import correlated_target, diagonal_target, DIM, kernels, LOC, SCALE
 from .test_fit import same

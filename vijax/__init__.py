@@ -1,7 +1,5 @@
 from importlib.metadata import version as _version
 
-from ._arviz import to_arviz as to_arviz
-from ._checkpoint import save as save
 from ._diagnostic.base import Estimate as Estimate
 from ._diagnostic.elbo import elbo as elbo
 from ._diagnostic.expectation import expectation as expectation
@@ -9,11 +7,18 @@ from ._diagnostic.kernel_stein_discrepancy import (
     kernel_stein_discrepancy as kernel_stein_discrepancy,
     KernelSteinDiscrepancy as KernelSteinDiscrepancy,
 )
+from ._diagnostic.loo import loo as loo
 from ._diagnostic.pareto_khat import (
     pareto_khat as pareto_khat,
     ParetoKhat as ParetoKhat,
 )
-from ._draws import draw as draw, Draws as Draws
+from ._draws.draws import draw as draw, Draws as Draws
+from ._draws.to_particles import to_particles as to_particles
+from ._export.arviz import to_arviz as to_arviz
+from ._export.nuts import NUTSStart as NUTSStart, to_nuts as to_nuts
+from ._export.plots.densities import plot_densities as plot_densities
+from ._export.plots.loss import plot_loss as plot_loss
+from ._export.plots.trackers import plot_trackers as plot_trackers
 from ._family.affine import Affine as Affine
 from ._family.base import AbstractFamily as AbstractFamily
 from ._family.coupling import Coupling as Coupling
@@ -22,8 +27,7 @@ from ._family.mean_field import MeanField as MeanField
 from ._family.mixture import Mixture as Mixture
 from ._family.particles import Particles as Particles
 from ._family.student_t import StudentT as StudentT
-from ._fit import fit as fit
-from ._fit_result import Fit as Fit
+from ._frontend.lazy_numpyro import attach_submodules as _attach_submodules
 from ._frontend.likelihood import from_likelihood as from_likelihood
 from ._frontend.log_density import from_log_density as from_log_density
 from ._frontend.numpyro import from_numpyro as from_numpyro
@@ -33,13 +37,6 @@ from ._kernel.imq import IMQ as IMQ
 from ._kernel.linear import LinearKernel as LinearKernel
 from ._kernel.mixture import MixtureKernel as MixtureKernel
 from ._kernel.rbf import RBF as RBF
-from ._lazy_numpyro import attach_submodules as _attach_submodules
-from ._linear_response import (
-    linear_response as linear_response,
-    LinearResponse as LinearResponse,
-)
-from ._load import load as load
-from ._loo import loo as loo
 from ._loop.base import AbstractStop as AbstractStop
 from ._loop.loss_convergence import LossConvergence as LossConvergence
 from ._loop.moment_convergence import MomentConvergence as MomentConvergence
@@ -57,22 +54,25 @@ from ._method.natural_gradient import NaturalGradient as NaturalGradient
 from ._method.pathfinder import Pathfinder as Pathfinder
 from ._method.svgd import SVGD as SVGD
 from ._method.whitened import Whitened as Whitened
-from ._minibatch import Minibatch as Minibatch
-from ._nuts import NUTSStart as NUTSStart, to_nuts as to_nuts
 from ._objective.base import AbstractObjective as AbstractObjective
 from ._objective.elbo import ELBO as ELBO
 from ._objective.fixed_draws import FixedDraws as FixedDraws
 from ._objective.stein_force import SteinForce as SteinForce
 from ._objective.stick_the_landing import StickTheLanding as StickTheLanding
-from ._param import Param as Param
-from ._plots.densities import plot_densities as plot_densities
-from ._plots.loss import plot_loss as plot_loss
-from ._plots.trackers import plot_trackers as plot_trackers
-from ._report import Report as Report, report as report
-from ._results import FitError as FitError, RESULTS as RESULTS
-from ._target import AbstractModel as AbstractModel, Target as Target
-from ._to_particles import to_particles as to_particles
-from ._vsbc import VSBC as VSBC, vsbc as vsbc
+from ._report.linear_response import (
+    linear_response as linear_response,
+    LinearResponse as LinearResponse,
+)
+from ._report.report import Report as Report, report as report
+from ._report.vsbc import VSBC as VSBC, vsbc as vsbc
+from ._run.checkpoint import save as save
+from ._run.fit import fit as fit
+from ._run.fit_result import Fit as Fit
+from ._run.load import load as load
+from ._run.results import FitError as FitError, RESULTS as RESULTS
+from ._target.minibatch import Minibatch as Minibatch
+from ._target.param import Param as Param
+from ._target.target import AbstractModel as AbstractModel, Target as Target
 
 
 _attach_submodules()

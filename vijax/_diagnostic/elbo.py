@@ -1,7 +1,7 @@
 import equinox as eqx
 import jax.numpy as jnp
 
-from .._draws import check_draws, Draws
+from .._draws.draws import check_draws, Draws
 from .base import Estimate
 
 

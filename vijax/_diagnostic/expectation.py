@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from .._draws import check_draws, Draws
+from .._draws.draws import check_draws, Draws
 from .base import Estimate
 
 

@@ -12,7 +12,7 @@ from .._custom_types import Key
 from .._kernel.base import median_squared_distance
 from .._linalg import equilibrated_cholesky
 from .._misc import all_finite, as_key, map_in_batches, tree_size
-from .._target import check_target, Target
+from .._target.target import check_target, Target
 
 
 # All pairs are looked at, so not of more points than this.

@@ -1,8 +1,8 @@
 import equinox as eqx
 import numpy as np
 
-from .._draws import check_draws, Draws
-from .._psis import check_log_weights, is_constant, smoothed
+from .._draws.draws import check_draws, Draws
+from .._draws.psis import check_log_weights, is_constant, smoothed
 
 
 class ParetoKhat(eqx.Module):

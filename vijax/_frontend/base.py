@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Scalar
 
 from .._custom_types import Data, Params, Point
-from .._param import ParamSpace
-from .._target import AbstractModel
+from .._target.param import ParamSpace
+from .._target.target import AbstractModel
 
 
 class AbstractDensity(eqx.Module):

@@ -7,9 +7,9 @@ import numpy as np
 from jaxtyping import Array, Scalar
 
 from .._custom_types import Data, Params
-from .._minibatch import as_minibatch, leading_lengths
-from .._param import ParamSpace
-from .._target import Target
+from .._target.minibatch import as_minibatch, leading_lengths
+from .._target.param import ParamSpace
+from .._target.target import Target
 from .base import AbstractDensity, check_real, check_scalar, ParamModel, shape_of
 
 

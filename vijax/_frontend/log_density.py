@@ -4,8 +4,8 @@ from typing import Any
 from jaxtyping import Scalar
 
 from .._custom_types import Data, Params
-from .._param import ParamSpace
-from .._target import Target
+from .._target.param import ParamSpace
+from .._target.target import Target
 from .base import AbstractDensity, check_scalar, ParamModel
 
 

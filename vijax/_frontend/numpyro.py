@@ -17,15 +17,15 @@ from numpyro.infer.util import constrain_fn, potential_energy, unconstrain_fn
 from .._closures import Held
 from .._custom_types import Data, Key, Params, Point
 from .._misc import lenient_promotion, map_in_batches, tree_size
-from .._numpyro_handlers import (
+from .._target.plates import plate_minibatch, PlateMinibatch, Seen
+from .._target.target import AbstractModel, as_data, Labels, named_arrays, Target
+from .numpyro_handlers import (
     build_handlers,
     handlers_as_pytrees,
     innermost,
     split_arguments,
 )
-from .._numpyro_sites import at_zero, describe, is_factor, Layout, NOTHING, PlateIndices
-from .._plates import plate_minibatch, PlateMinibatch, Seen
-from .._target import AbstractModel, as_data, Labels, named_arrays, Target
+from .numpyro_sites import at_zero, describe, is_factor, Layout, NOTHING, PlateIndices
 
 
 class _NumPyroModel(AbstractModel):

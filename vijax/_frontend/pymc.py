@@ -8,12 +8,12 @@ import numpy as np
 from jaxtyping import Array, Int, Scalar
 
 from .._custom_types import Data, Key, Params, Point
-from .._minibatch import AbstractMinibatch
 from .._misc import float_dtype, lenient_promotion
-from .._plates import plate_minibatch, PlateMinibatch, Seen
-from .._pymc_graph import PyMCGraph, Shapes
-from .._pymc_sample import draw_observed, draw_prior
-from .._target import AbstractModel, Labels, Target
+from .._target.minibatch import AbstractMinibatch
+from .._target.plates import plate_minibatch, PlateMinibatch, Seen
+from .._target.target import AbstractModel, Labels, Target
+from .pymc_graph import PyMCGraph, Shapes
+from .pymc_sample import draw_observed, draw_prior
 
 
 class _PyMCMinibatch(PlateMinibatch):

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree, Scalar
 from .._custom_types import Key
 from .._family.base import AbstractFamily
 from .._method.base import AbstractMethod, State
-from .._target import Target
+from .._target.target import Target
 
 
 # After so many non-finite steps in a row nothing is to be hoped for.

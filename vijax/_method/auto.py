@@ -3,17 +3,17 @@ import jax
 import jax.random as jr
 from jaxtyping import Array, Bool, Scalar
 
-from .. import _auto_stages as stages
-from .._auto_stages import AutoState
+from .._auto import stages
+from .._auto.modes import as_mixture
+from .._auto.stages import AutoState
 from .._custom_types import Key, Point
+from .._draws.proposal import heavy_tailed
+from .._draws.psis import NUM_DRAWS
 from .._family.base import AbstractFamily
 from .._family.full_rank import FullRank
 from .._misc import as_whole, lenient_promotion
-from .._modes import as_mixture
-from .._probe import probe
-from .._proposal import heavy_tailed
-from .._psis import NUM_DRAWS
-from .._target import Target
+from .._target.probe import probe
+from .._target.target import Target
 from .base import AbstractMethod, check_gaussian, F, moved
 
 

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Scalar
 
 from .._custom_types import Key
+from .._draws.proposal import flattened, heavy_tailed
 from .._family.base import AbstractFamily
-from .._proposal import flattened, heavy_tailed
-from .._target import Target
+from .._target.target import Target
 from .base import AbstractMethod, F
 
 

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Scalar
 from .._custom_types import Key, Point
 from .._family.base import AbstractFamily
 from .._family.particles import Particles
-from .._target import Target
+from .._target.target import Target
 from .base import AbstractMethod, F, State
 
 

@@ -12,7 +12,7 @@ from .._family.base import AbstractFamily
 from .._family.full_rank import FullRank
 from .._family.mean_field import MeanField
 from .._objective.base import AbstractObjective
-from .._target import Target
+from .._target.target import Target
 
 
 F = TypeVar("F", bound=AbstractFamily)

@@ -12,7 +12,7 @@ from .._family.base import AbstractFamily
 from .._family.particles import Particles
 from .._kernel.base import Positions, squared_distances
 from .._misc import as_whole, map_in_batches, tree_size
-from .._target import Target
+from .._target.target import Target
 from .base import AbstractMethod, F, State
 
 

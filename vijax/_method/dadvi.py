@@ -7,14 +7,14 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Scalar
 
-from .. import _quasi_newton as quasi_newton
 from .._custom_types import Key, Point
 from .._family.base import AbstractFamily
 from .._family.mean_field import MeanField
 from .._linalg import where_rows
 from .._misc import as_real, as_whole, lenient_promotion
-from .._probe import probe, Probes
-from .._target import Target
+from .._solver import quasi_newton
+from .._target.probe import probe, Probes
+from .._target.target import Target
 from .base import AbstractMethod, check_kind, check_whole, F
 
 

@@ -11,7 +11,7 @@ from .._custom_types import Key
 from .._family.base import AbstractFamily
 from .._misc import all_finite, lenient_promotion
 from .._objective.base import AbstractObjective
-from .._target import Target
+from .._target.target import Target
 from .base import AbstractMethod, as_optimizer, F
 
 

@@ -7,8 +7,8 @@ from .._custom_types import Key, Point
 from .._family.base import AbstractFamily
 from .._family.full_rank import FullRank
 from .._misc import as_whole, lenient_promotion
-from .._score_matching import whitened_scores
-from .._target import Target
+from .._solver.score_matching import whitened_scores
+from .._target.target import Target
 from .base import AbstractMethod, check_gaussian, F, moved
 
 

@@ -8,14 +8,14 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Scalar
 
-from .. import _quasi_newton as quasi_newton
 from .._custom_types import Key, Point
 from .._family.base import AbstractFamily
 from .._family.full_rank import FullRank
 from .._linalg import hessian, index_of_largest, triangular_root
 from .._misc import as_whole, lenient_promotion
-from .._probe import probe
-from .._target import Target
+from .._solver import quasi_newton
+from .._target.probe import probe
+from .._target.target import Target
 from .base import AbstractMethod, check_gaussian, F, moved
 
 

@@ -1,14 +1,14 @@
 import jax.random as jr
 from jaxtyping import Array, Bool, Scalar
 
-from .. import _natural_gradient as natural_gradient
 from .._custom_types import Key, Point
 from .._family.base import AbstractFamily
 from .._family.full_rank import FullRank
 from .._linalg import mirrored
 from .._misc import lenient_promotion
-from .._probe import probe
-from .._target import Target
+from .._solver import natural_gradient
+from .._target.probe import probe
+from .._target.target import Target
 from .base import AbstractMethod, check_gaussian, F, moved
 
 

@@ -7,16 +7,16 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Scalar
 
-from .. import _quasi_newton as quasi_newton
+from .._auto.modes import as_mixture, Gaussians, no_gaussians
 from .._custom_types import Key, Point
+from .._draws.proposal import heavy_tailed
 from .._family.base import AbstractFamily
 from .._family.full_rank import FullRank
 from .._linalg import gaussian_log_prob, index_of_largest, where_rows
 from .._misc import as_whole, lenient_promotion
-from .._modes import as_mixture, Gaussians, no_gaussians
-from .._probe import probe
-from .._proposal import heavy_tailed
-from .._target import Target
+from .._solver import quasi_newton
+from .._target.probe import probe
+from .._target.target import Target
 from .base import AbstractMethod, check_gaussian, F, moved
 
 

@@ -13,9 +13,9 @@ from .._family.base import AbstractFamily
 from .._family.particles import Particles
 from .._kernel.base import AbstractKernel, as_kernel
 from .._kernel.rbf import RBF
+from .._kernel.stein import check_temperature, squared_norm, stein_force
 from .._misc import as_real, as_whole, lenient_promotion
-from .._stein import check_temperature, squared_norm, stein_force
-from .._target import Target
+from .._target.target import Target
 from .base import AbstractMethod, as_optimizer, default_optimizer, F
 
 

@@ -7,12 +7,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Scalar
 
 from .._custom_types import Data, Key, Params, Point
+from .._draws.proposal import flattened
 from .._family.affine import Affine
 from .._family.base import AbstractFamily
 from .._linalg import equilibrated_cholesky
 from .._misc import is_traced
-from .._proposal import flattened
-from .._target import AbstractModel, Target
+from .._target.target import AbstractModel, Target
 from .base import AbstractMethod, F, State
 
 

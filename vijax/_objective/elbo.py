@@ -5,7 +5,7 @@ from jaxtyping import Scalar
 
 from .._custom_types import Key
 from .._family.base import AbstractFamily
-from .._target import Target
+from .._target.target import Target
 from .base import AbstractObjective, as_num_draws, mean_over_draws
 
 

@@ -3,7 +3,7 @@ from jaxtyping import Scalar
 from .._custom_types import Key
 from .._family.base import AbstractFamily
 from .._misc import as_key
-from .._target import Target
+from .._target.target import Target
 from .base import AbstractObjective
 
 

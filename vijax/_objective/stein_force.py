@@ -11,8 +11,8 @@ from .._custom_types import Key
 from .._family.base import AbstractFamily
 from .._kernel.base import AbstractKernel, as_kernel
 from .._kernel.rbf import RBF
-from .._stein import check_temperature, squared_norm, stein_force
-from .._target import Target
+from .._kernel.stein import check_temperature, squared_norm, stein_force
+from .._target.target import Target
 from .base import AbstractObjective, as_num_draws
 
 

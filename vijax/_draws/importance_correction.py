@@ -1,0 +1,89 @@
+"""Draws corrected by importance, and their diagnosis."""
+
+import warnings
+from typing import Any
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Array
+
+from .._custom_types import Key
+from .._family.base import AbstractFamily
+from .._misc import split_key
+from .._target.target import Target
+from .diagnosis import fewest_effective
+from .draws import chosen_draws, draw, Draws
+from .hamiltonian import carried, FEWEST_ACCEPTED
+from .psis import NUM_DRAWS, proposal_log_weights, smoothed
+from .resample import with_replacement
+
+
+# Weights that leave fewer effective draws, or a smaller part of them, do harm.
+_FEWEST, _SMALLEST_PART = 50.0, 0.02
+# Trajectories that change a mean by so many standard deviations, or a standard deviation
+# by such a factor's logarithm, may be far from their end.
+_MOVING = 0.5
+
+
+def proposed(proposal: AbstractFamily, target: Target, num_draws: int, key: Key) -> Draws:
+    """Enough draws of a proposal to choose `num_draws` from by their weights."""
+    return draw(proposal, target, max(NUM_DRAWS, num_draws), key=key)
+
+
+def corrected(
+    family: AbstractFamily,
+    proposal: AbstractFamily,
+    target: Target,
+    num_draws: int,
+    key: Key,
+    origin: dict[str, Any],
+) -> Draws:
+    """Draws of the target: chosen from those of `proposal` by smoothed weights; where
+    these are too few, those of `family`, moved by Hamiltonian trajectories; plain ones of
+    `family`, and a warning, where neither helps."""
+    draw_key, choose_key = split_key(key)
+    draws = proposed(proposal, target, num_draws, draw_key)
+    log_weights = proposal_log_weights(draws.log_p, draws.need_log_q())
+    log_weights = smoothed(log_weights)[0]
+    weights = np.exp(log_weights - np.max(log_weights))
+    effective = np.sum(weights) ** 2 / np.sum(weights**2)
+    # NaN is not above anything.
+    if not effective >= fewest_effective(target.dim) * len(draws):
+        move_key, choose_key = split_key(choose_key)
+        plain = draw(family, target, num_draws, key=choose_key, origin=origin)
+        moved = carried(target, family, plain.x, move_key)
+        if float(moved.acceptance) >= FEWEST_ACCEPTED:
+            _warn_if_moving(plain.x, moved.x)
+            origin = origin | {"corrected": "trajectories"}
+            return Draws(moved.x, None, moved.log_p, target, origin)
+        if not effective >= max(_FEWEST, _SMALLEST_PART * len(draws)):
+            warnings.warn(
+                f"The importance weights of {len(draws)} draws are worth {effective:.1f} "
+                "draws, too few to correct anything, and Hamiltonian trajectories from "
+                "the draws are not accepted: these are plain draws of the family. "
+                "`vi.report(fit, key=key)` says more; `corrected=False` asks for plain "
+                "ones.",
+                stacklevel=3,
+            )
+            return plain
+    chosen = chosen_draws(choose_key, draws, log_weights, num_draws, with_replacement)
+    return eqx.tree_at(lambda d: d.origin, chosen, origin | {"corrected": "importance"})
+
+
+def _warn_if_moving(before: Array, after: Array) -> None:
+    x, moved = np.asarray(before, np.float64), np.asarray(after, np.float64)
+    if len(x) < 2:
+        return
+    std = np.std(x, axis=0)
+    with np.errstate(all="ignore"):
+        shift = np.abs(np.mean(moved, axis=0) - np.mean(x, axis=0)) / std
+        factor = np.abs(np.log(np.std(moved, axis=0) / std))
+    noise = 5 * (2 / len(x)) ** 0.5
+    if not max(np.max(shift), np.max(factor)) < _MOVING + noise:
+        warnings.warn(
+            "Importance weights are too few to correct draws, and Hamiltonian "
+            "trajectories move them far from the family, perhaps not far enough: they "
+            "are closer to the target than the family is, no more. "
+            "`vi.report(fit, key=key)` says what to do.",
+            stacklevel=4,
+        )

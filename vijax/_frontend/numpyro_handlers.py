@@ -1,0 +1,84 @@
+"""NumPyro's effect handlers as pytrees, and a model's arguments in two parts."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.tree_util as jtu
+import numpy as np
+from numpyro.primitives import Messenger
+
+from .._misc import is_tracer
+
+
+class Rebuilt(eqx.Module):
+    """One of NumPyro's effect handlers as a pytree: equal to another with equal parts."""
+
+    kind: type = eqx.field(static=True)
+    attributes: dict[str, Any]
+
+    def build(self) -> Any:
+        out = object.__new__(self.kind)
+        for name, value in self.attributes.items():
+            setattr(out, name, build_handlers(value))
+        return out
+
+
+def is_handler(x: Any) -> bool:
+    return type(x).__module__.startswith("numpyro.") and (
+        isinstance(x, Messenger) or "reparam" in type(x).__module__
+    )
+
+
+def handlers_as_pytrees(x: Any) -> Any:
+    if isinstance(x, np.ndarray):
+        return jax.device_put(x)
+    if not is_handler(x):
+        return x
+    # What `functools.update_wrapper` copied from the function inside.
+    attributes = {k: v for k, v in vars(x).items() if not k.startswith("__")}
+    convert = lambda tree: jax.tree.map(handlers_as_pytrees, tree, is_leaf=is_handler)
+    return Rebuilt(type(x), convert(attributes))
+
+
+def build_handlers(tree: Any) -> Any:
+    is_ours = lambda x: isinstance(x, Rebuilt)
+    build = lambda x: x.build() if is_ours(x) else x
+    return jax.tree.map(build, tree, is_leaf=is_ours)
+
+
+def _is_of_pandas(x: Any) -> bool:
+    return type(x).__module__.split(".")[0] == "pandas"
+
+
+def _is_data(leaf: Any) -> bool:
+    if is_tracer(leaf):
+        return True
+    if hasattr(leaf, "columns") or _is_of_pandas(leaf):
+        return True
+    if not isinstance(leaf, jax.Array | np.ndarray):
+        return False
+    # A number of groups, whatever wraps it, decides shapes.
+    return leaf.ndim > 0 or jnp.issubdtype(leaf.dtype, jnp.inexact)
+
+
+def _plain(leaf: Any) -> Any:
+    """Numbers in a wrapping, as themselves."""
+    is_wrapped = isinstance(leaf, jax.Array | np.ndarray | np.generic)
+    return leaf.item() if is_wrapped and not is_tracer(leaf) else leaf
+
+
+def split_arguments(arguments: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Arguments as arrays and as the rest, each with `None` where the other is."""
+    arrays, rest = eqx.partition(arguments, _is_data)
+    arrays = {k: v for k, v in arrays.items() if jtu.tree_leaves(v)}
+    arrays = jax.tree.map(
+        lambda x: np.asarray(x) if _is_of_pandas(x) and not hasattr(x, "columns") else x,
+        arrays,
+    )
+    return arrays, jax.tree.map(_plain, rest)
+
+
+def innermost(fn: Any) -> Any:
+    return innermost(fn.attributes["fn"]) if isinstance(fn, Rebuilt) else fn

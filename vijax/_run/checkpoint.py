@@ -1,0 +1,82 @@
+import os
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.tree_util as jtu
+from jaxtyping import PyTree
+from numpyro.distributions.transforms import Transform
+
+from .._method.base import label
+from .archive import write
+from .checks import check_folder
+
+
+def parts_of(fit: Any) -> tuple[PyTree, PyTree, dict[str, str]]:
+    """The arrays of a fit, those whose length may differ, and what must agree besides."""
+    problem = fit.problem
+    fixed = eqx.filter((fit.progress, fit.result, problem.key), eqx.is_array)
+    growing = (fit.losses, fit.trackers, fit.tracked_steps)
+    target = problem.target
+    params = []
+
+    def look():  # Not at what `jax.eval_shape` returns, which has its names sorted.
+        parts = target.unravel(target.model.initial())
+        params.extend(f"{name}{list(part.shape)}" for name, part in parts.items())
+
+    jax.eval_shape(look)
+    supports = [type(t).__name__ for t in _transforms(target.model)]
+    context = {
+        "the method": label(problem.method),
+        "the family": type(fit.progress.family).__name__,
+        "what the parameters are": ", ".join(params),
+        "how they are constrained": ", ".join(supports),
+        "the batch size": str(target.minibatch),
+    }
+    for path, leaf in jtu.tree_flatten_with_path(problem.target.data)[0]:
+        context[f"`data{jtu.keystr(path)}`"] = f"{leaf.dtype}{list(leaf.shape)}"
+    return fixed, growing, context
+
+
+def _transforms(model: Any) -> list[Transform]:
+    is_transform = lambda leaf: isinstance(leaf, Transform)
+    leaves = jax.tree.leaves(model, is_leaf=is_transform)
+    return [leaf for leaf in leaves if is_transform(leaf)]
+
+
+def save(path: str | os.PathLike, fit: Any) -> None:
+    """Save a fit to a file, all or nothing.
+
+    The file holds the family, the method's state, the losses, the trackers and the key:
+    all that an exact [`vijax.Fit.resume`][] needs. It does not hold the data or any
+    code.
+
+    **Arguments:**
+
+    - `path`: the file; replaced if it exists.
+    - `fit`: a [`vijax.Fit`][].
+
+    **Raises:** `ValueError` if `fit` is none, or the folder does not exist.
+
+    !!! Example
+
+        ```python
+        import pathlib
+        import tempfile
+
+        import jax
+        import vijax as vi
+
+        target = vi.from_log_density(
+            lambda params: -0.5 * params["x"] ** 2, {"x": vi.Param()}
+        )
+        fit = vi.fit(target, key=jax.random.key(0), max_steps=100)
+        path = pathlib.Path(tempfile.mkdtemp()) / "fit.npz"
+        vi.save(path, fit)
+        fit = vi.load(path, like=fit).resume(100)
+        ```
+    """
+    if not hasattr(fit, "progress"):
+        raise ValueError(f"`fit` must be a `vi.Fit`, but it is a {type(fit).__name__}.")
+    check_folder("path", path)
+    write(path, *parts_of(fit))

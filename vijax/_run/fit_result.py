@@ -1,0 +1,276 @@
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, Literal
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Int, PyTree
+
+from .._closures import Held
+from .._custom_types import Key, Params
+from .._draws.draws import draw, Draws
+from .._draws.importance_correction import corrected as draw_corrected
+from .._draws.proposal import heavy_tailed
+from .._family.base import AbstractFamily, has_moment
+from .._loop.base import AbstractStop, Problem, Progress, replace_target
+from .._method.base import AbstractMethod, F, label, State
+from .._misc import as_key, as_whole, is_traced, is_tracer
+from .._target.target import check_target, Target
+from .checks import check_method, check_stop
+from .host import conduct, History, Options, Run
+from .method_names import named_method
+from .results import name_of
+from .richer_family import step_up
+from .start import restart
+
+
+class Fit(eqx.Module, Generic[F]):
+    """What a run hands back: the fitted family, and all that it takes to go on.
+
+    **Attributes:**
+
+    - `losses`: the loss of each step, of shape `(num_steps,)`; NaN where the step was
+        skipped. Inside somebody's `jax.jit` its shape is `(max_steps,)`, NaN at the end.
+    - `trackers`: `{name: records}`, what each tracker saw; the leading axis runs over
+        the records.
+    - `tracked_steps`: after how many steps each record was made.
+    - `result`: why the run ended, a member of [`vijax.RESULTS`][]: compare with `==`,
+        or read the sentence `vi.RESULTS[fit.result]`.
+    """
+
+    progress: Progress
+    losses: Float[Array, " steps"]
+    trackers: dict[str, PyTree[Array]]
+    tracked_steps: Int[Array, " records"]
+    result: Any
+    _arrays: PyTree[Array]
+    _held: Held = eqx.field(static=True)
+
+    def __init__(
+        self,
+        problem: Problem,
+        progress: Progress,
+        losses: Float[Array, " steps"],
+        trackers: dict[str, PyTree[Array]],
+        tracked_steps: Int[Array, " records"],
+        result: Any,
+    ):
+        self.progress = progress
+        self.losses = losses
+        self.trackers = trackers
+        self.tracked_steps = tracked_steps
+        self.result = result
+        # Only arrays are leaves. And what a surrounding `jax.vmap` does not batch stays
+        # out of its outputs, or a thousand fits would hold the data a thousand times.
+        is_leaf = is_tracer if is_tracer(losses) else eqx.is_array
+        self._arrays, rest = eqx.partition(problem, is_leaf)
+        self._held = Held(rest)
+
+    def __repr__(self) -> str:
+        family = f"{type(self.family).__name__} of dim {self.family.dim}"
+        return (
+            f"Fit(family={family}, result={name_of(self.result)}, "
+            f"num_steps={self.num_steps}, num_skipped={self.num_skipped})"
+        )
+
+    def _check_single(self) -> None:
+        if self.num_steps.ndim > 0:
+            raise ValueError(
+                f"These are {self.num_steps.shape[0]} fits in one. Take one of them, "
+                "`jax.tree.map(lambda leaf: leaf[0], fits)`, or work on all of them "
+                "inside `eqx.filter_vmap`."
+            )
+
+    @property
+    def problem(self) -> Problem:
+        """The target, the method and the rest of what was asked for."""
+        return eqx.combine(self._arrays, self._held.tree)
+
+    @property
+    def target(self) -> Target:
+        """The target."""
+        return self.problem.target
+
+    @property
+    def family(self) -> F:
+        """The fitted family: after a failure, the last good one."""
+        family = self.progress.family
+        if not is_tracer(self.num_steps) and self.num_steps.ndim == 0:
+            family = self.problem.method.answer(family, self.state)
+        return family  # pyright: ignore[reportReturnType]  # As started.
+
+    @property
+    def state(self) -> State:
+        """The state of the method after the last step."""
+        return self.progress.state
+
+    @property
+    def num_steps(self) -> Int[Array, "..."]:
+        """How many steps were made, skipped ones included."""
+        return self.progress.num_steps
+
+    @property
+    def num_skipped(self) -> Int[Array, "..."]:
+        """How many of the steps were not finite, and so changed nothing."""
+        return self.progress.num_skipped
+
+    @property
+    def mean(self) -> Params:
+        """The family's mean on the unconstrained scale, by parameter."""
+        return _by_name(self, "mean")
+
+    @property
+    def std(self) -> Params:
+        """The family's standard deviations on the unconstrained scale, by parameter."""
+        return _by_name(self, "std")
+
+    def draw(self, num_draws: int, *, key: Key, corrected: bool | None = None) -> Draws:
+        """Draw from the fitted family.
+
+        **Arguments:**
+
+        - `num_draws`: how many draws.
+        - `key`: randomness. Keyword only.
+        - `corrected`: whether the draws are corrected by importance: chosen with smoothed
+            weights from at least 4,096 draws of a family with heavier tails, which
+            brings them closer to the target than the family is. What they were chosen
+            from is `Draws.proposal`. Where the weights are worth less than a tenth of
+            the draws (a quarter of them in hundreds of dimensions), plain draws are moved
+            by a few trajectories of Hamiltonian Monte Carlo each, in the family's
+            coordinates.
+            Where neither is any help you get plain draws and a warning.
+            `Draws.origin["corrected"]` says how it was done. Default: after `"auto"`,
+            and not inside `jax.jit`. Keyword only.
+
+        **Returns:**
+
+        A [`vijax.Draws`][].
+
+        **Raises:** `ValueError` if they are to be corrected and the family has no density
+        or none of its draws a finite log density.
+        """
+        self._check_single()
+        problem = self.problem
+        family = self.family
+        origin = {
+            "method": label(problem.method),
+            "family": type(family).__name__,
+            "num_steps": self.num_steps,
+            "result": name_of(self.result),
+        }
+        traced = is_traced(self, key)
+        proposal = None if traced else self.proposal
+        if corrected is None:
+            corrected = proposal is not None
+        if not corrected:
+            return draw(family, problem.target, num_draws, key=key, origin=origin)
+        if traced:
+            raise ValueError(
+                "Corrected draws need the host: not inside `jax.jit`, `jax.vmap` or the "
+                "like. Draw there with `corrected=False`."
+            )
+        if not family.has_density:
+            raise ValueError(
+                f"`{type(family).__name__}` has no density, so that its draws cannot be "
+                "corrected by importance. Use `corrected=False`."
+            )
+        num_draws, key = as_whole("num_draws", num_draws, 1), as_key(key)
+        proposal = heavy_tailed(family) if proposal is None else proposal
+        return draw_corrected(family, proposal, problem.target, num_draws, key, origin)
+
+    @property
+    def proposal(self) -> AbstractFamily | None:
+        """What corrected draws are chosen from, where draws are corrected by default."""
+        return self.problem.method.proposal(self.progress.family, self.state)
+
+    def resume(
+        self,
+        max_steps: int = 10_000,
+        *,
+        method: AbstractMethod | str | None = None,
+        target: Target | None = None,
+        stop: AbstractStop | None | Literal["same"] = "same",
+        callbacks: Callable | Sequence[Callable] = (),
+        callback_every: int = 100,
+        progress: bool = True,
+        checkpoint: str | os.PathLike | None = None,
+        throw: bool = True,
+    ) -> "Fit[F]":
+        """Go on where this fit ended.
+
+        A fit whose method is over makes no further steps. Else, without a new `method`,
+        `target` or `stop`, a run of `a` steps resumed for `b` is
+        one run of `a + b` steps, bit for bit. Where `"auto"` ends here, what follows it
+        in [`vijax.fit`][] follows too.
+
+        **Arguments:**
+
+        - `max_steps`: how many further steps to make at most.
+        - `method`: another method, or a name, to go on with: started afresh from the
+            present family, whose kind stays. Keyword only.
+        - `target`: another target of the same dimension to go on with, such as
+            `fit.target.with_data(new)`. Keyword only.
+        - `stop`: another stopping rule, or `None` for none. Default: the same one, with
+            its memory. Keyword only.
+        - `callbacks`, `callback_every`, `progress`, `checkpoint`, `throw`: as in
+            [`vijax.fit`][]. Keyword only.
+
+        **Returns:**
+
+        A [`vijax.Fit`][] of all the steps, old and new. This one is not changed.
+
+        **Raises:** as [`vijax.fit`][]; and `ValueError` inside `jax.jit`, or for several
+        fits in one.
+        """
+        if is_traced(self):
+            raise ValueError("`resume` works on the host, not inside `jax.jit`.")
+        self._check_single()
+        max_steps = as_whole("max_steps", max_steps, 0)
+        options = Options(
+            callbacks=callbacks,
+            callback_every=callback_every,
+            show=progress,
+            checkpoint=checkpoint,
+            throw=throw,
+        )
+        problem, before = self.problem, self.progress.cleared()
+        if stop != "same":
+            check_stop(stop)
+            problem = dataclasses.replace(problem, stop=stop)
+        if target is not None:
+            check_target(target)
+            problem = replace_target(problem, target)
+        if isinstance(method, str):
+            method, _ = named_method(method, problem.target, own_family=False)
+        if method is not None:
+            check_method(method)
+            # What moves from now on is the whole answer, such as a mixture.
+            before = dataclasses.replace(before, family=self.family)
+            problem = dataclasses.replace(problem, method=method)
+        if method is not None or stop != "same":
+            new = {"new_method": method is not None, "new_stop": stop != "same"}
+            before = restart(problem, before, **new)
+        made = int(self.num_steps)
+        tracked = jax.tree.map(np.asarray, (self.trackers, self.tracked_steps))
+        run = Run(problem, before, History(np.asarray(self.losses)[:made], *tracked))
+        fit = conduct(run, max_steps, options, Fit)
+        # A fit that was over has had its chance.
+        left = max_steps - (int(fit.num_steps) - made)
+        return step_up(fit, left, options) if left < max_steps else fit
+
+
+@eqx.filter_jit
+def _moment(family: AbstractFamily, target: Target, name: str) -> Params:
+    return target.unravel(getattr(family, name))
+
+
+def _by_name(fit: Fit, name: str) -> Params:
+    fit._check_single()
+    if not has_moment(fit.family, name):
+        raise ValueError(
+            f"`{type(fit.family).__name__}` has no {name} in closed form. Estimate it "
+            "from draws, e.g. `fit.draw(1_000, key=key).x`."
+        )
+    return _moment(fit.family, fit.target, name)

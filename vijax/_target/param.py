@@ -1,0 +1,255 @@
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, Scalar
+from numpyro.distributions import biject_to, constraints
+from numpyro.distributions.transforms import Transform
+
+from .._custom_types import Params, Point
+from .._misc import as_array, as_whole, is_traced, lenient_promotion
+
+
+class Param(eqx.Module):
+    """One named parameter of a model: its shape, and the values that it may take.
+
+    !!! Example
+
+        ```python
+        from numpyro.distributions import constraints
+        import vijax as vi
+
+        params = {
+            "mu": vi.Param(),
+            "tau": vi.Param(support=constraints.positive),
+            "weights": vi.Param((3,), constraints.simplex, initial=[0.2, 0.3, 0.5]),
+        }
+        ```
+    """
+
+    shape: tuple[int, ...] = eqx.field(static=True)
+    support: Any
+    initial: Array | np.ndarray | None
+
+    def __init__(
+        self,
+        shape: int | tuple[int, ...] = (),
+        support: Any = constraints.real,
+        initial: ArrayLike | list | None = None,
+    ):
+        """**Arguments:**
+
+        - `shape`: the shape of the parameter. Default: a scalar. For supports of
+            vectors and matrices (simplex, ordered, correlation, …) it includes their
+            own axes.
+        - `support`: any constraint in `numpyro.distributions.constraints` for which
+            NumPyro's `biject_to` has a transform. Default: all of the real numbers.
+        - `initial`: where to start, inside `support`. Default: zero on the
+            unconstrained scale.
+
+        **Raises:** `ValueError` for a discrete or unknown support, a shape that does
+        not fit it, or an `initial` of another shape or with NaN or infinities.
+        """
+        self.shape = _as_shape(shape)
+        self.support = support
+        self.initial = initial = as_array(initial)
+        transform = _find_transform(support, self.shape)
+        if initial is not None:
+            if initial.shape != self.shape:
+                raise ValueError(
+                    f"`initial` has shape {initial.shape}, but the parameter has "
+                    f"shape {self.shape}. Make the two equal."
+                )
+            if not is_traced(initial) and not _is_inside(initial, support, transform):
+                raise ValueError(
+                    f"`initial` is {initial}, which is not strictly inside the support "
+                    f"{support} (NaN and infinities never are). Give a point that is."
+                )
+
+    @property
+    def transform(self) -> Transform:
+        """The map from unconstrained values into `support`."""
+        return _find_transform(self.support, self.shape)
+
+
+def _as_shape(shape: Any) -> tuple[int, ...]:
+    try:
+        axes = tuple(shape) if isinstance(shape, Iterable) else (shape,)
+        return tuple(as_whole("shape", axis, 0) for axis in axes)
+    except (TypeError, ValueError) as e:
+        raise ValueError(
+            f"`shape` must be a whole number or a tuple of them, but it is {shape!r}. "
+            "A support is the second argument: `vi.Param((), constraints.positive)`."
+        ) from e
+
+
+def _find_transform(support: Any, shape: tuple[int, ...]) -> Transform:
+    unknown = ValueError(
+        f"NumPyro's `biject_to` has no transform from real numbers to the support "
+        f"{support!r}. Use a member of `numpyro.distributions.constraints`, such as "
+        "`constraints.positive`."
+    )
+    if not isinstance(support, constraints.Constraint) or support is constraints.complex:
+        raise unknown
+    try:
+        transform = None if support.is_discrete else biject_to(support)
+    except NotImplementedError as e:
+        raise unknown from e
+    if transform is None:
+        raise ValueError(
+            f"The support {support} is discrete. Variational inference needs continuous "
+            "parameters: sum the discrete one out of the density."
+        )
+    misfit = f"A parameter of shape {shape} cannot have the support {support}"
+    if len(shape) < support.event_dim:
+        raise ValueError(f"{misfit}, which needs {support.event_dim} axes or more.")
+    try:
+        inverse = tuple(transform.inverse_shape(shape))
+        forward = tuple(transform.forward_shape(inverse))
+    except ValueError as e:
+        raise ValueError(f"{misfit}: {e}") from e
+    if forward != shape or any(axis < 0 for axis in inverse):
+        raise ValueError(f"{misfit}, whose values have shape {forward}.")
+    return transform
+
+
+def _is_inside(initial: Any, support: Any, transform: Transform) -> bool:
+    if not np.all(np.isfinite(initial)):
+        return False
+    if support is constraints.real:  # Nothing is left to ask, or to compile.
+        return True
+    with lenient_promotion():
+        inside = np.all(np.asarray(support(initial)))
+        return bool(inside) and bool(np.all(np.isfinite(transform.inv(initial))))
+
+
+def _as_param(name: str, value: Any) -> tuple[Param, np.dtype | None]:
+    if isinstance(value, Param):
+        return value, None
+    if isinstance(value, constraints.Constraint):
+        raise ValueError(
+            f"`params[{name!r}]` is a support. Write `vi.Param(support=...)` around it, "
+            "with a shape unless it is a scalar."
+        )
+    array = as_array(value)
+    if array is None or array.dtype.kind in "OSU":
+        raise ValueError(
+            f"`params[{name!r}]` must be a `vi.Param` or an example array, but it is a "
+            f"{type(value).__name__}."
+        )
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise ValueError(
+            f"`params[{name!r}]` has dtype {array.dtype}, which is not floating-point. "
+            f"Continuous parameters are needed: write e.g. `{name}=jnp.zeros(...)` or "
+            "`vi.Param(shape)`, and sum discrete parameters out of the density."
+        )
+    dtype = array.dtype if isinstance(value, (jax.Array, np.ndarray)) else None
+    try:
+        return Param(array.shape, initial=array), dtype
+    except ValueError as e:
+        raise ValueError(f"`params[{name!r}]`: {e}") from e
+
+
+class ParamSpace(eqx.Module):
+    """Named parameters laid out in one flat unconstrained vector.
+
+    Names are in the order given; each parameter takes as many coordinates as its
+    unconstrained value has.
+    """
+
+    names: tuple[str, ...] = eqx.field(static=True)
+    shapes: tuple[tuple[int, ...], ...] = eqx.field(static=True)
+    dtype: np.dtype = eqx.field(static=True)
+    transforms: tuple[Transform, ...]
+    initials: tuple[np.ndarray | Array | None, ...]
+
+    def __init__(self, params: Mapping[str, Any]):
+        if not isinstance(params, Mapping) or not params:
+            raise ValueError(
+                "`params` must be a dictionary {name: vi.Param or example array} with at "
+                f"least one entry, but it is {params!r}."
+            )
+        pairs = [_as_param(name, value) for name, value in params.items()]
+        dtypes = {dtype for _, dtype in pairs if dtype is not None}
+        default = jax.dtypes.canonicalize_dtype(float)
+        dtype = np.result_type(*dtypes) if dtypes else default
+        self.dtype = np.dtype(jax.dtypes.canonicalize_dtype(dtype))
+        self.names = tuple(params)
+        self.shapes = tuple(param.shape for param, _ in pairs)
+        self.transforms = tuple(param.transform for param, _ in pairs)
+        cast = lambda x: None if x is None else jax.device_put(x.astype(self.dtype))
+        self.initials = tuple(cast(param.initial) for param, _ in pairs)
+
+    @property
+    def unconstrained_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shape of each parameter's unconstrained value."""
+        pairs = zip(self.transforms, self.shapes, strict=True)
+        return tuple(tuple(t.inverse_shape(shape)) for t, shape in pairs)
+
+    @property
+    def dim(self) -> int:
+        """The number of unconstrained coordinates."""
+        return sum(int(np.prod(shape)) for shape in self.unconstrained_shapes)
+
+    @property
+    def example(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """What a model's density is called with, as shapes."""
+        pairs = zip(self.names, self.shapes, strict=True)
+        return {name: jax.ShapeDtypeStruct(shape, self.dtype) for name, shape in pairs}
+
+    def _dtype_within(self, transform: Transform) -> np.dtype:
+        # NumPyro's transforms of vectors and matrices make arrays of the default dtype.
+        default = jax.dtypes.canonicalize_dtype(float)
+        return self.dtype if transform.domain.event_dim == 0 else np.dtype(default)
+
+    def unravel(self, x: Point) -> Params:
+        """The named parts of `x`, unconstrained."""
+        if x.shape != (self.dim,):
+            raise ValueError(
+                f"A point of this target has shape ({self.dim},), but this one has shape "
+                f"{x.shape}."
+            )
+        out, start = {}, 0
+        for name, shape in zip(self.names, self.unconstrained_shapes, strict=True):
+            size = int(np.prod(shape))
+            out[name] = x[start : start + size].reshape(shape)
+            start += size
+        return out
+
+    def constrain(self, x: Point) -> tuple[Params, Scalar]:
+        """The named parameters, and the log-Jacobian of the map to them."""
+        parts = self.unravel(x)
+        params, log_jacobian = {}, jnp.zeros((), x.dtype)
+        with lenient_promotion():
+            for name, transform in zip(self.names, self.transforms, strict=True):
+                part = parts[name].astype(self._dtype_within(transform))
+                value = jnp.asarray(transform(part))
+                log_det = transform.log_abs_det_jacobian(part, value)
+                params[name] = value.astype(x.dtype)
+                log_jacobian = log_jacobian + jnp.sum(log_det).astype(x.dtype)
+        return params, log_jacobian
+
+    def _invert(self, values: Iterable[ArrayLike | None]) -> Float[Array, " dim"]:
+        parts = []
+        with lenient_promotion():
+            for transform, value, shape in zip(
+                self.transforms, values, self.unconstrained_shapes, strict=True
+            ):
+                if value is None:
+                    part = jnp.zeros(shape)
+                else:
+                    dtype = self._dtype_within(transform)
+                    part = transform.inv(jnp.asarray(value, dtype))
+                parts.append(jnp.ravel(jnp.asarray(part, self.dtype)))
+        return jnp.concatenate(parts)
+
+    def initial(self) -> Float[Array, " dim"]:
+        """The unconstrained starting point."""
+        return self._invert(self.initials)
+
+    def unconstrain(self, params: Params) -> Float[Array, " dim"]:
+        """The unconstrained point of named parameters."""
+        return self._invert(params[name] for name in self.names)

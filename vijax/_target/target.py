@@ -1,0 +1,307 @@
+import abc
+import dataclasses
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import jax.tree_util as jtu
+import numpy as np
+from jaxtyping import Array, Int, PyTree, Scalar
+
+from .._custom_types import Data, Key, Params, Point
+from .._misc import is_tracer
+from .minibatch import AbstractMinibatch, as_minibatch, Minibatch
+
+
+class AbstractModel(eqx.Module):
+    """A log density over named parameters, seen from the flat vectors inside.
+
+    A front-end is a function that returns a [`vijax.Target`][] around one of these.
+    To add one implement the members below. Data come as arguments and are never held.
+    """
+
+    @property
+    @abc.abstractmethod
+    def dim(self) -> int:
+        """The number of unconstrained coordinates."""
+
+    @abc.abstractmethod
+    def initial(self) -> Point:
+        """The unconstrained starting point."""
+
+    @abc.abstractmethod
+    def log_density(self, x: Point, data: Data, weight: Any) -> Scalar:
+        """The unnormalized log density at `x`, log-Jacobian included.
+
+        `weight` multiplies what depends on `data`: it scales a batch to all the rows.
+        """
+
+    @abc.abstractmethod
+    def unravel(self, x: Point) -> Params:
+        """The named parts of `x`, on the unconstrained scale."""
+
+    @abc.abstractmethod
+    def constrain(self, x: Point, data: Data) -> Params:
+        """The named parameters that the model was written in."""
+
+    @abc.abstractmethod
+    def unconstrain(self, params: Params, data: Data) -> Point:
+        """The unconstrained point at which `constrain` gives `params`; not finite where
+        they lie outside their supports."""
+
+    @abc.abstractmethod
+    def check(self, data: Data, *, in_batches: bool) -> None:
+        """Raise a `ValueError` unless the model makes sense with `data`, and with some
+        of its rows if they come in batches."""
+
+    def minibatch(
+        self, batch_size: Any, old: AbstractMinibatch | None
+    ) -> AbstractMinibatch | None:
+        """What `batch_size` means, in place of `old`."""
+        keeps = batch_size is not None or getattr(old, "total_size", None) is not None
+        if isinstance(old, Minibatch) and keeps and not isinstance(batch_size, Minibatch):
+            batch_size = old.resized(batch_size)
+        return as_minibatch(batch_size)
+
+    @property
+    def is_generative(self) -> bool:
+        """Whether `predict` and `sample_prior` can be asked for."""
+        return False
+
+    def rebind(self, new: Data, old: Data) -> tuple["AbstractModel", Data]:
+        """The model and its data, with `new` in place of `old`."""
+        del old
+        return self, new
+
+    def log_likelihood(self, params: Params, data: Data) -> Params:
+        """The log density of each observation by the name of its array, at one draw."""
+        del params, data
+        raise ValueError(
+            "This target is a log density as a whole: it does not say what each "
+            "observation adds. Make it with `vi.from_likelihood`, `vi.from_numpyro` or "
+            "`vi.from_pymc`."
+        )
+
+    def predict(
+        self, key: Key, params: Params, data: Data, names: tuple[str, ...] | None
+    ) -> Params:
+        """New observations, one set a draw of `params`, whose arrays lead with draws."""
+        del key, params, data, names
+        raise ValueError(
+            "This target is a density, from which no data can be drawn. Draw them "
+            "yourself, `draws.evaluate(lambda params, keys: ...)`, or make the target "
+            "with `vi.from_numpyro` or `vi.from_pymc`."
+        )
+
+    def sample_prior(self, key: Key, num_draws: int, data: Data) -> tuple[Params, Params]:
+        """Parameters from the prior, and observations at each, leading with draws."""
+        del key, num_draws, data
+        raise ValueError("This target is a density, whose prior cannot be drawn from.")
+
+    def labels(self, data: Data) -> "Labels":
+        """What the data are, and the names of the axes."""
+        return Labels(observed=named_arrays(data))
+
+
+@dataclasses.dataclass(frozen=True)
+class Labels:
+    """What an export calls things.
+
+    **Attributes:**
+
+    - `observed`: the arrays that were observed, by name.
+    - `constants`: the other data.
+    - `coords`: `{dimension: labels}`.
+    - `dims`: `{variable: [dimension, ...]}`.
+    """
+
+    observed: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    constants: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    coords: dict[str, Any] = dataclasses.field(default_factory=dict)
+    dims: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+
+
+def named_arrays(data: Any) -> dict[str, np.ndarray]:
+    """The arrays of a pytree by the names on the way to them."""
+    out = {}
+    for path, leaf in jtu.tree_flatten_with_path(data)[0]:
+        parts = (jtu.keystr((entry,), simple=True) for entry in path)
+        out["_".join(parts) or "data"] = np.asarray(leaf)
+    return out
+
+
+def _count_nan(array: Array | np.ndarray) -> int:
+    # Where the data are: on an accelerator a look from the host would copy them all, and
+    # on the host a look by JAX would compile.
+    if isinstance(array, jax.Array) and any(d.platform != "cpu" for d in array.devices()):
+        return int(jax.jit(lambda x: jnp.sum(jnp.isnan(x)))(array))
+    return int(np.sum(np.isnan(array)))
+
+
+def as_data(data: Any) -> PyTree[Array]:
+    """The data as JAX arrays, or an error that says which leaf is wrong."""
+
+    def convert(path, leaf):
+        name = f"data{jtu.keystr(path)}"
+        if is_tracer(leaf):
+            return leaf
+        if hasattr(leaf, "columns"):
+            raise ValueError(
+                f"`{name}` is a table, of which only a matrix without names would be "
+                "left. Give its columns by name: "
+                "`{name: table[name].to_numpy() for name in table.columns}`."
+            )
+        array = leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
+        if array.dtype.kind in "OSU":
+            raise ValueError(
+                f"`{name}` is not numeric: it is a {type(leaf).__name__} of dtype "
+                f"{array.dtype}. Give arrays of numbers (encode categories as integers)."
+            )
+        bad = _count_nan(array) if jnp.issubdtype(array.dtype, jnp.inexact) else 0
+        if bad:
+            raise ValueError(
+                f"`{name}` has {bad} NaN among its {array.size} entries. Drop or impute "
+                "them, or put numbers in their place and pass a mask."
+            )
+        return jax.device_put(array) if isinstance(array, np.ndarray) else array
+
+    return jtu.tree_map_with_path(convert, data)
+
+
+class Target(eqx.Module):
+    r"""What to approximate: an unnormalized log density on all of $\mathbb{R}^{dim}$.
+
+    Make one with a front-end, such as [`vijax.from_log_density`][] or
+    [`vijax.from_likelihood`][]. It is a pytree whose array leaves are the data: the
+    same model with other data of the same shapes does not compile again.
+
+    **Attributes:**
+
+    - `model`: the log density and the names, without the data.
+    - `data`: the data: any pytree of arrays, or `None`.
+    - `minibatch`: what a step sees of the data, or `None` for all of them.
+    - `weight`: what the likelihood is multiplied by: not one in a batch, or where the
+        data are a part of `total_size`.
+    - `is_batch`: whether this is what `batch` made of a target.
+    """
+
+    model: AbstractModel
+    data: PyTree[Array]
+    minibatch: AbstractMinibatch | None
+    weight: float
+    is_batch: bool
+
+    def __init__(
+        self,
+        model: AbstractModel,
+        data: Data = None,
+        minibatch: AbstractMinibatch | None = None,
+    ):
+        """**Arguments:**
+
+        - `model`: the log density and the names.
+        - `data`: the data it is given.
+        - `minibatch`: what a step sees of them. Default: all of them.
+        """
+        self.model = model
+        self.data = as_data(data)
+        self.minibatch = minibatch
+        self.weight = 1.0
+        self.is_batch = False
+        if minibatch is not None:
+            self.data = jax.tree.map(minibatch.cast, self.data)
+        model.check(self.data, in_batches=minibatch is not None)
+        if minibatch is not None:
+            minibatch.check(self.data)
+            self.weight = minibatch.whole_weight(self.data)
+            # The likelihood must make sense with a part of the data too.
+            batch = jax.eval_shape(lambda data: minibatch(jr.key(0), data)[0], self.data)
+            model.check(batch, in_batches=True)
+
+    @property
+    def dim(self) -> int:
+        """The number of unconstrained coordinates."""
+        return self.model.dim
+
+    def log_density(self, x: Point) -> Scalar:
+        """The unnormalized log density at `x`, of shape `(dim,)`, against all the data.
+
+        It includes the log-Jacobian of `constrain`.
+        """
+        return self.model.log_density(x, self.data, self.weight)
+
+    def unravel(self, x: Point) -> Params:
+        """The named parts of `x`, on the unconstrained scale."""
+        return self.model.unravel(x)
+
+    def constrain(self, x: Point) -> Params:
+        """The named parameters that the model was written in, at `x`."""
+        return self.model.constrain(x, self.data)
+
+    def unconstrain(self, params: Params) -> Point:
+        """The point of shape `(dim,)` whose named parameters are `params`; not finite
+        where these lie outside their supports."""
+        return self.model.unconstrain(params, self.data)
+
+    def batch(self, key: Key, step: Int[Array, ""] | int = 0) -> "Target":
+        """The target as one step sees it: itself, or what a batch of the data makes of
+        it.
+
+        **Arguments:**
+
+        - `key`: which batches there are. Their expectation over it is the full target.
+        - `step`: which of them: one key stands for a run, whose shuffled epochs go
+            through the data.
+
+        **Returns:**
+
+        A [`vijax.Target`][] whose `data` are the batch.
+        """
+        if self.minibatch is None:
+            return self
+        data, weight = self.minibatch(key, self.data, step)
+        get = lambda t: (t.data, t.minibatch, t.weight, t.is_batch)
+        new = data, None, weight, True
+        return eqx.tree_at(get, self, new, is_leaf=lambda leaf: leaf is None)
+
+    def with_data(self, data: Data) -> "Target":
+        """The same model with other data. With the same shapes nothing compiles again.
+
+        **Arguments:**
+
+        - `data`: as given to the front-end; of a NumPyro or PyMC model a dictionary of
+            the arguments or data that change.
+
+        **Raises:** `ValueError` as the front-end does.
+        """
+        model, data = self.model.rebind(data, self.data)
+        return Target(model, data, self.minibatch)
+
+    def with_batch_size(self, batch_size: Any) -> "Target":
+        """The same model and data, seen in other batches.
+
+        **Arguments:**
+
+        - `batch_size`: anything that [`vijax.from_likelihood`][] takes: a number of
+            rows, a tuple over axes, a [`vijax.Minibatch`][], or `None` for all rows;
+            for a model with plates also `{plate: size}`.
+            What else a `Minibatch` had said, such as `total_size`, stays unless there
+            is a new one.
+
+        **Raises:** `ValueError` as the front-end does.
+        """
+        minibatch = self.model.minibatch(batch_size, self.minibatch)
+        return Target(self.model, self.data, minibatch)
+
+
+def check_target(target: Any) -> None:
+    """Raise unless `target` is one."""
+    if not isinstance(target, Target):
+        raise ValueError(
+            f"`target` must be a `vi.Target`, but it is a {type(target).__name__}. Make "
+            "one with `vi.from_log_density(log_density, params, data)`, "
+            "`vi.from_likelihood(log_prior, log_likelihood, params, data)`, "
+            "`vi.from_numpyro(model, *args)` or `vi.from_pymc(model)`."
+        )
