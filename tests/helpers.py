@@ -1,4 +1,5 @@
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -14,6 +15,14 @@ SCALE = (1.0, 2.0, 0.5)
 def tree_allclose(x, y, *, rtol=1e-5, atol=1e-8):
     """Whether two pytrees agree in structure, types and, nearly, in values."""
     return eqx.tree_equal(x, y, typematch=True, rtol=rtol, atol=atol)
+
+
+def same(first, second):
+    """Whether two fits agree, bit for bit, in all that they computed."""
+    parts = lambda f: (f.progress, f.losses, f.trackers, f.tracked_steps)
+    first, second = jax.tree.leaves(parts(first)), jax.tree.leaves(parts(second))
+    bits = lambda leaf: (leaf.shape, leaf.dtype, np.asarray(leaf).tobytes())
+    return list(map(bits, first)) == list(map(bits, second))
 
 
 def diagonal_log_density(params, data):
