@@ -56,7 +56,7 @@ WITHIN: dict[str, tuple[str, ...]] = {
         "draws",
         "diagnosis particle_draws",
     ),
-    "_auto": ("modes",),
+    "_auto": ("modes budget judgement",),
     "_run": (
         "archive interrupt results progress_bar checks method_names",
         "checkpoint start",
@@ -65,7 +65,7 @@ WITHIN: dict[str, tuple[str, ...]] = {
         "fit_result",
         "auto_batches",
     ),
-    "_report": ("text verdict mode_search", "trajectories"),
+    "_report": ("mode_search trajectories", "evidence", "verdict text"),
 }
 
 _FLOOR_OF = {wing: -i for i, floor in enumerate(FLOORS) for wing in floor}

@@ -1,3 +1,5 @@
+"""Names for types that many signatures share."""
+
 from typing import TypeAlias
 
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree

@@ -1,3 +1,5 @@
+"""Helpers that know nothing of inference: keys, dtypes, checks of numbers."""
+
 import contextlib
 import functools
 import operator
@@ -123,6 +125,17 @@ def as_real(value: Any) -> float:
     """`value` as a number, or NaN, which is in no interval, if it is none."""
     is_number = isinstance(value, float | int | np.number) and not isinstance(value, bool)
     return float(value) if is_number else float("nan")
+
+
+def as_positive(name: str, value: Any) -> float:
+    """`value` as a positive number, or an error that names it."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = float("nan")
+    if not number > 0:  # NaN neither.
+        raise ValueError(f"`{name}` must be positive, but it is {value!r}.")
+    return number
 
 
 def as_key(key: Any) -> PRNGKeyArray:

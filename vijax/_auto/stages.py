@@ -1,4 +1,4 @@
-"""The stages of [`vijax.Auto`][]: what each asks of the target, and makes of it."""
+"""The default's first stage: paths uphill, the best Gaussian on them, ascents, modes."""
 
 from typing import NamedTuple
 

@@ -1,5 +1,9 @@
+"""What diagnostics return and check."""
+
 import equinox as eqx
 from jaxtyping import Array, PyTree
+
+from .._draws.draws import check_draws, Draws
 
 
 class Estimate(eqx.Module):
@@ -16,3 +20,13 @@ class Estimate(eqx.Module):
 
     def __repr__(self):
         return eqx.tree_pformat(self, short_arrays=False)
+
+
+def check_several(draws: Draws) -> None:
+    """Raise unless there are enough draws for a standard error."""
+    check_draws(draws)
+    if len(draws) < 2:
+        raise ValueError(
+            "A standard error needs at least 2 draws, but there is only "
+            f"{len(draws)}. Draw more, e.g. `fit.draw(1_000, key=key)`."
+        )

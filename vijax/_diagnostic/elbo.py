@@ -1,8 +1,8 @@
 import equinox as eqx
 import jax.numpy as jnp
 
-from .._draws.draws import check_draws, Draws
-from .base import Estimate
+from .._draws.draws import Draws
+from .base import check_several, Estimate
 
 
 @eqx.filter_jit
@@ -44,11 +44,6 @@ def elbo(draws: Draws) -> Estimate:
         vi.elbo(draws).mean, vi.elbo(draws).stderr
         ```
     """
-    check_draws(draws)
-    if len(draws) < 2:
-        raise ValueError(
-            "A standard error needs at least 2 draws, but there is only "
-            f"{len(draws)}. Draw more, e.g. `fit.draw(1_000, key=key)`."
-        )
+    check_several(draws)
     draws = draws.weighted
     return Estimate(*_mean_and_stderr(draws.log_p, draws.need_log_q()))

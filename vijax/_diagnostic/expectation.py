@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from .._draws.draws import check_draws, Draws
-from .base import Estimate
+from .._draws.draws import Draws
+from .base import check_several, Estimate
 
 
 @eqx.filter_jit
@@ -54,10 +54,5 @@ def expectation(draws: Draws, fn: Callable[..., PyTree[Array]], *args: Any) -> E
         vi.expectation(draws, lambda params, at: params["x"] > at, 0.1)
         ```
     """
-    check_draws(draws)
-    if len(draws) < 2:
-        raise ValueError(
-            "A standard error needs at least 2 draws, but there is only "
-            f"{len(draws)}. Draw more, e.g. `fit.draw(1_000, key=key)`."
-        )
+    check_several(draws)
     return Estimate(*_mean_and_stderr(draws.evaluate(fn, *args)))

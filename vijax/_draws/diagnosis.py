@@ -162,6 +162,23 @@ def diagnose_equal(draws: Draws) -> tuple[Quantity, ...]:
     return _quantities(draws, np.full(count, 1 / count), np.zeros(count))
 
 
+def with_own_moments(
+    quantities: tuple[Quantity, ...], plain: Draws
+) -> tuple[Quantity, ...]:
+    """The quantities, and how far the family's own moments are from these."""
+    names, values = columns(plain)
+    own = dict(zip(names, values.T, strict=True))
+    out = []
+    for q in quantities:
+        column = own[q.name]
+        with np.errstate(all="ignore"):
+            mean_error = (np.mean(column) - q.mean) / q.std
+            std_error = np.log(np.std(column) / q.std)
+        errors = {"mean_error": float(mean_error), "std_error": float(std_error)}
+        out.append(dataclasses.replace(q, **errors))
+    return tuple(out)
+
+
 def _quantities(
     draws: Draws, weights: np.ndarray, log_weights: np.ndarray
 ) -> tuple[Quantity, ...]:

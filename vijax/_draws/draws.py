@@ -1,3 +1,5 @@
+"""Draws: points, both log densities there, and all that can be asked of them."""
+
 from collections.abc import Callable, Sequence
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Draws carried to the target by trajectories of Hamiltonian Monte Carlo."""
+"""Draws moved towards the target by trajectories of Hamiltonian Monte Carlo."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""Draws corrected by importance, and their diagnosis."""
+"""Draws of the target: chosen from a proposal by importance weights, or moved there."""
 
 import warnings
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a report looks at where there are particles: each of them, and their moments."""
+"""Particles as draws: each of them once, and the Gaussian of their moments."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Families with tails heavy enough to be corrected by importance."""
+"""Proposals for importance sampling: a fitted family with heavier tails."""
 
 import equinox as eqx
 import jax

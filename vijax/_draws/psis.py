@@ -1,3 +1,5 @@
+"""Importance weights, smoothed by Pareto tails (PSIS)."""
+
 import numpy as np
 from jaxtyping import Array, Float
 

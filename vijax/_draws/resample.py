@@ -1,4 +1,4 @@
-"""Choosing among weighted draws."""
+"""Resampling: choosing among weighted draws."""
 
 import jax
 import jax.lax as lax

@@ -1,3 +1,5 @@
+"""Samples of other programs, such as NUTS, as particles."""
+
 from collections.abc import Mapping
 from typing import Any
 

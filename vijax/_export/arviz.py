@@ -1,3 +1,5 @@
+"""Draws as a tree for ArviZ."""
+
 import contextlib
 from typing import Any
 

@@ -1,3 +1,5 @@
+"""Where NUTS may start from a fit: positions and a mass matrix."""
+
 from typing import Any
 
 import equinox as eqx

@@ -1,3 +1,5 @@
+"""What a family is, and how Cholesky factors and scales are held."""
+
 import abc
 from typing import Any
 

@@ -1,3 +1,5 @@
+"""A model whose parameters and supports are named beforehand."""
+
 import abc
 from collections.abc import Callable
 from typing import Any

@@ -17,6 +17,7 @@ from numpyro.infer.util import constrain_fn, potential_energy, unconstrain_fn
 from .._closures import Held
 from .._custom_types import Data, Key, Params, Point
 from .._misc import lenient_promotion, map_in_batches, tree_size
+from .._target.param import named_parts
 from .._target.plates import plate_minibatch, PlateMinibatch, Seen
 from .._target.target import AbstractModel, as_data, Labels, named_arrays, Target
 from .numpyro_handlers import (
@@ -90,17 +91,8 @@ class _NumPyroModel(AbstractModel):
         return -jnp.asarray(energy).astype(x.dtype)
 
     def unravel(self, x: Point) -> Params:
-        if x.shape != (self.dim,):
-            raise ValueError(
-                f"A point of this target has shape ({self.dim},), but this one has shape "
-                f"{x.shape}."
-            )
-        out, start = {}, 0
-        for name, shape in self._layout.shapes.items():
-            size = int(np.prod(shape))
-            out[name] = x[start : start + size].reshape(shape)
-            start += size
-        return out
+        shapes = self._layout.shapes
+        return named_parts(x, tuple(shapes), tuple(shapes.values()))
 
     def constrain(self, x: Point, data: Data) -> Params:
         fn, args, kwargs = self._call(data)

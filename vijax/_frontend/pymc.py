@@ -10,6 +10,7 @@ from jaxtyping import Array, Int, Scalar
 from .._custom_types import Data, Key, Params, Point
 from .._misc import float_dtype, lenient_promotion
 from .._target.minibatch import AbstractMinibatch
+from .._target.param import named_parts
 from .._target.plates import plate_minibatch, PlateMinibatch, Seen
 from .._target.target import AbstractModel, Labels, Target
 from .pymc_graph import PyMCGraph, Shapes
@@ -57,19 +58,7 @@ class _PyMCModel(AbstractModel):
         return jnp.asarray(np.array(self.start), jnp.result_type(float))
 
     def unravel(self, x: Point) -> Params:
-        if x.shape != (self.dim,):
-            raise ValueError(
-                f"A point of this target has shape ({self.dim},), but this one has shape "
-                f"{x.shape}."
-            )
-        sizes = [int(np.prod(shape)) for shape in self.value_shapes]
-        parts = jnp.split(x, np.cumsum(sizes)[:-1])
-        return {
-            name: part.reshape(shape)
-            for name, part, shape in zip(
-                self.names, parts, self.value_shapes, strict=True
-            )
-        }
+        return named_parts(x, self.names, self.value_shapes)
 
     def _call(self, what: str, variables: Params, data: Data) -> tuple[Array, ...]:
         indices: dict[str, Int[Array, " batch"]] = {}

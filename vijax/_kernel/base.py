@@ -1,3 +1,5 @@
+"""What a kernel is, and what kernels share: bandwidths and distances."""
+
 import abc
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -83,6 +85,13 @@ def as_bandwidth(bandwidth: Any) -> Scalar | None:
             f"particles, but it is {bandwidth!r}."
         )
     return jnp.asarray(array, jnp.result_type(float))
+
+
+def bandwidth_at(bandwidth: Scalar | None, x: Array) -> Scalar:
+    """The bandwidth in the dtype of some points; one if it follows particles that are not
+    known, since a single pair of points says nothing of how far apart points are."""
+    one = jnp.ones((), x.dtype)
+    return one if bandwidth is None else bandwidth.astype(x.dtype)
 
 
 def _some_pairs(num_particles: int) -> tuple[np.ndarray, np.ndarray]:

@@ -6,6 +6,7 @@ from .._misc import as_real
 from .base import (
     AbstractKernel,
     as_bandwidth,
+    bandwidth_at,
     median_squared_distance,
     Positions,
     squared_distances,
@@ -55,18 +56,14 @@ class IMQ(AbstractKernel):
             return self
         return IMQ(jnp.sqrt(median_squared_distance(x)), self.exponent)
 
-    def _bandwidth(self, x: Array) -> Scalar:
-        one = jnp.ones((), x.dtype)
-        return one if self.bandwidth is None else self.bandwidth.astype(x.dtype)
-
     def __call__(self, x: Point, y: Point) -> Scalar:
-        squared = jnp.sum((x - y) ** 2) / self._bandwidth(x) ** 2
+        squared = jnp.sum((x - y) ** 2) / bandwidth_at(self.bandwidth, x) ** 2
         return (1 + squared) ** self.exponent
 
     def values_and_repulsion(
         self, x: Positions, y: Point
     ) -> tuple[Float[Array, " particles"], Point]:
-        precision = self._bandwidth(x) ** -2
+        precision = bandwidth_at(self.bandwidth, x) ** -2
         base = 1 + precision * squared_distances(x, y)
         values = base**self.exponent
         slope = -2 * self.exponent * precision * values / base

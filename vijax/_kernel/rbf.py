@@ -6,6 +6,7 @@ from .._custom_types import Point
 from .base import (
     AbstractKernel,
     as_bandwidth,
+    bandwidth_at,
     median_squared_distance,
     Positions,
     squared_distances,
@@ -49,17 +50,14 @@ class RBF(AbstractKernel):
         scale = 2 * np.log(x.shape[0] + 1).item()
         return RBF(jnp.sqrt(median_squared_distance(x) / scale))
 
-    def _bandwidth(self, x: Array) -> Scalar:
-        # A single pair of points says nothing of how far apart points are.
-        one = jnp.ones((), x.dtype)
-        return one if self.bandwidth is None else self.bandwidth.astype(x.dtype)
-
     def __call__(self, x: Point, y: Point) -> Scalar:
-        return jnp.exp(-0.5 * jnp.sum((x - y) ** 2) / self._bandwidth(x) ** 2)
+        return jnp.exp(
+            -0.5 * jnp.sum((x - y) ** 2) / bandwidth_at(self.bandwidth, x) ** 2
+        )
 
     def values_and_repulsion(
         self, x: Positions, y: Point
     ) -> tuple[Float[Array, " particles"], Point]:
-        precision = self._bandwidth(x) ** -2
+        precision = bandwidth_at(self.bandwidth, x) ** -2
         values = jnp.exp(-0.5 * precision * squared_distances(x, y))
         return values, precision * weighted_differences(values, x, y)

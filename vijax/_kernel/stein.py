@@ -1,3 +1,5 @@
+"""The force that draws particles to a target and holds them apart."""
+
 from typing import Any
 
 import jax

@@ -1,3 +1,5 @@
+"""What goes through the loop: the problem, the progress, records, a stopping rule."""
+
 import abc
 import dataclasses
 from collections.abc import Callable

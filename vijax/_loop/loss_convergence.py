@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Scalar
 
 from .._family.base import AbstractFamily
-from .._misc import as_whole, float_dtype
+from .._misc import as_positive, as_whole, float_dtype
 from .base import AbstractStop
 
 
@@ -66,8 +66,7 @@ class LossConvergence(AbstractStop):
         noise: at least `8 / tolerance**2` steps are needed.
         """
         window = as_whole("window", window, _BLOCKS)
-        if not tolerance > 0:  # NaN neither.
-            raise ValueError(f"`tolerance` must be positive, but it is {tolerance}.")
+        self.tolerance = tolerance = as_positive("tolerance", tolerance)
         shortest = max(_BLOCKS, _BLOCKS * math.ceil(8 / tolerance**2 / _BLOCKS))
         if window < shortest:
             raise ValueError(
@@ -76,7 +75,6 @@ class LossConvergence(AbstractStop):
                 "or raise `tolerance`."
             )
         self.window = window - window % _BLOCKS
-        self.tolerance = float(tolerance)
 
     def init(self, family: AbstractFamily) -> _Memory:
         dtype = float_dtype(family)

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Scalar
 
 from .._family.base import AbstractFamily
-from .._misc import as_whole, lenient_promotion
+from .._misc import as_positive, as_whole, lenient_promotion
 from .base import AbstractStop
 
 
@@ -66,9 +66,7 @@ class MomentConvergence(AbstractStop):
         **Raises:** `ValueError` if either is not positive; and, when the run begins, for
         a family whose `mean` and `std` are not known.
         """
-        if not tolerance > 0:  # NaN neither.
-            raise ValueError(f"`tolerance` must be positive, but it is {tolerance}.")
-        self.tolerance = float(tolerance)
+        self.tolerance = as_positive("tolerance", tolerance)
         self.first = as_whole("first", first, 1)
 
     def init(self, family: AbstractFamily) -> _Memory:

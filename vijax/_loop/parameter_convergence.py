@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Scalar
 
 from .._family.base import AbstractFamily
-from .._misc import as_whole
+from .._misc import as_positive, as_whole
 from .base import AbstractStop
 
 
@@ -67,10 +67,8 @@ class ParameterConvergence(AbstractStop):
         """
         if diff not in ("relative", "absolute"):
             raise ValueError(f'`diff` must be "relative" or "absolute", not {diff!r}.')
-        if not tolerance > 0:  # NaN neither.
-            raise ValueError(f"`tolerance` must be positive, but it is {tolerance}.")
         self.every = as_whole("every", every, 1)
-        self.tolerance = float(tolerance)
+        self.tolerance = as_positive("tolerance", tolerance)
         self.diff = diff
         self.ord = float(ord)
 

@@ -1,32 +1,22 @@
+"""The default as a method: its stages, one step at a time."""
+
 import equinox as eqx
 import jax
 import jax.random as jr
 from jaxtyping import Array, Bool, Scalar
 
 from .._auto import stages
+from .._auto.budget import for_the_gaussian
 from .._auto.modes import as_mixture
 from .._auto.stages import AutoState
 from .._custom_types import Key, Point
 from .._draws.proposal import heavy_tailed
-from .._draws.psis import NUM_DRAWS
 from .._family.base import AbstractFamily
 from .._family.full_rank import FullRank
 from .._misc import as_whole, lenient_promotion
 from .._target.probe import probe
 from .._target.target import Target
-from .base import AbstractMethod, check_gaussian, F, moved
-
-
-# The steps of the flow that [`vijax.fit`][] tries where weights are poor, and of its
-# training once more where they still are; and the draws of each.
-FLOW_STEPS, MORE_STEPS, FLOW_DRAWS = 2_000, 4_000, 64
-# What that takes, with the draws that judge it; and at first those of before.
-FLOW_EVALUATIONS = FLOW_STEPS * FLOW_DRAWS + 2 * NUM_DRAWS
-MORE_EVALUATIONS = MORE_STEPS * FLOW_DRAWS + NUM_DRAWS
-# Beyond, a step's matrices cost more than the flow was seen to bring.
-MOST_FLOW_DIM = 300
-# No larger part of a budget is kept for it.
-_KEPT_PART = 0.8
+from .base import AbstractMethod, check_gaussian, F, moved, start_wide
 
 
 class Auto(AbstractMethod):
@@ -82,9 +72,7 @@ class Auto(AbstractMethod):
         self.num_starts = as_whole("num_starts", num_starts, 1)
         self.max_evaluations = as_whole("max_evaluations", max_evaluations, 1)
 
-    def start(self, key: Key, loc: Point) -> AbstractFamily:
-        del key
-        return FullRank(loc, scale=1.0)
+    start = start_wide
 
     def init(self, key: Key, family: AbstractFamily, target: Target) -> AutoState:
         family = check_gaussian(self, family, target)
@@ -104,20 +92,12 @@ class Auto(AbstractMethod):
         with lenient_promotion():
             state = state._replace(num_evaluations=state.num_evaluations + count)
             state = stages.tell(half, state, probes)
+            most = for_the_gaussian(self.max_evaluations, family.dim)
             another = stages.num_lanes(self.num_starts)
-            most = self._own_evaluations(family.dim) - another
-            spent = state.num_evaluations > most
+            spent = state.num_evaluations > most - another
             state = jax.lax.cond(spent, stages.finish, lambda state: state, state)
             best = stages.best_gaussian(family.loc, family.tril, state)
             return moved(family, *best), state, state.loss
-
-    def _own_evaluations(self, dim: int) -> int:
-        """What the Gaussian may take."""
-        if not 2 <= dim <= MOST_FLOW_DIM:
-            return self.max_evaluations
-        kept = FLOW_EVALUATIONS + MORE_EVALUATIONS, FLOW_EVALUATIONS, 0
-        most = _KEPT_PART * self.max_evaluations
-        return self.max_evaluations - next(part for part in kept if part <= most)
 
     def done(self, state: AutoState) -> Bool[Array, ""]:
         return state.stage == stages.DONE

@@ -1,3 +1,5 @@
+"""The default's second stage as a method: a flow, or stochastic gradients."""
+
 from typing import Any, NamedTuple
 
 import equinox as eqx

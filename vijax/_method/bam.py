@@ -4,14 +4,14 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Int, Scalar
 
-from .._custom_types import Key, Point
+from .._custom_types import Key
 from .._family.base import AbstractFamily
 from .._family.full_rank import FullRank
 from .._linalg import triangular_root
 from .._misc import as_whole, lenient_promotion
 from .._solver.score_matching import whitened_scores
 from .._target.target import Target
-from .base import AbstractMethod, check_gaussian, F, moved
+from .base import AbstractMethod, check_gaussian, F, moved, start_wide
 
 
 class _State(NamedTuple):
@@ -59,9 +59,7 @@ class BaM(AbstractMethod):
         """
         self.num_draws = as_whole("num_draws", num_draws, 2)
 
-    def start(self, key: Key, loc: Point) -> AbstractFamily:
-        del key
-        return FullRank(loc, scale=1.0)
+    start = start_wide
 
     def init(self, key: Key, family: AbstractFamily, target: Target) -> _State:
         del key

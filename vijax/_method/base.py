@@ -1,3 +1,5 @@
+"""What a method is, and what methods share."""
+
 import abc
 from collections.abc import Callable
 from typing import Any, TypeAlias, TypeVar
@@ -69,6 +71,12 @@ class AbstractMethod(eqx.Module):
         """What to draw from where `Fit.draw` corrects its draws by importance; `None` for
         plain draws of the family."""
         del family, state
+
+
+def start_wide(self: AbstractMethod, key: Key, loc: Point) -> AbstractFamily:
+    """A Gaussian with unit covariance: `start` of a method that looks around itself."""
+    del self, key
+    return FullRank(loc, scale=1.0)
 
 
 def check_kind(method: Any, family: AbstractFamily, kind: type[AbstractFamily]) -> None:

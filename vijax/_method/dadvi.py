@@ -11,7 +11,7 @@ from .._custom_types import Key, Point
 from .._family.base import AbstractFamily
 from .._family.mean_field import MeanField
 from .._linalg import where_rows
-from .._misc import as_real, as_whole, lenient_promotion
+from .._misc import as_positive, as_whole, lenient_promotion
 from .._solver import quasi_newton
 from .._target.probe import probe, Probes
 from .._target.target import Target
@@ -103,9 +103,7 @@ class DADVI(AbstractMethod):
                 f"`num_draws` must be even, since draws come in pairs, but it is "
                 f"{num_draws}."
             )
-        if not as_real(tolerance) > 0:
-            raise ValueError(f"`tolerance` must be positive, but it is {tolerance!r}.")
-        self.tolerance = float(tolerance)
+        self.tolerance = as_positive("tolerance", tolerance)
 
     def _most(self) -> int:
         """The largest number of draws that doubling comes to."""

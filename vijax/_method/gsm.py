@@ -3,13 +3,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Scalar
 
-from .._custom_types import Key, Point
+from .._custom_types import Key
 from .._family.base import AbstractFamily
 from .._family.full_rank import FullRank
 from .._misc import as_whole, lenient_promotion
 from .._solver.score_matching import whitened_scores
 from .._target.target import Target
-from .base import AbstractMethod, check_gaussian, F, moved
+from .base import AbstractMethod, check_gaussian, F, moved, start_wide
 
 
 class GSM(AbstractMethod):
@@ -49,9 +49,7 @@ class GSM(AbstractMethod):
         """
         self.num_draws = as_whole("num_draws", num_draws, 1)
 
-    def start(self, key: Key, loc: Point) -> AbstractFamily:
-        del key
-        return FullRank(loc, scale=1.0)
+    start = start_wide
 
     def init(self, key: Key, family: AbstractFamily, target: Target) -> None:
         del key

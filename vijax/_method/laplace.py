@@ -16,7 +16,7 @@ from .._misc import as_whole, lenient_promotion
 from .._solver import quasi_newton
 from .._target.probe import probe
 from .._target.target import Target
-from .base import AbstractMethod, check_gaussian, F, moved
+from .base import AbstractMethod, check_gaussian, F, moved, start_wide
 
 
 _MAX_NEWTON = 20
@@ -75,9 +75,7 @@ class Laplace(AbstractMethod):
         """
         self.num_starts = as_whole("num_starts", num_starts, 1)
 
-    def start(self, key: Key, loc: Point) -> AbstractFamily:
-        del key
-        return FullRank(loc, scale=1.0)
+    start = start_wide
 
     def init(self, key: Key, family: AbstractFamily, target: Target) -> LaplaceState:
         loc = check_gaussian(self, family, target).loc

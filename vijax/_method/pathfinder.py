@@ -17,7 +17,7 @@ from .._misc import as_whole, lenient_promotion
 from .._solver import quasi_newton
 from .._target.probe import probe
 from .._target.target import Target
-from .base import AbstractMethod, check_gaussian, F, moved
+from .base import AbstractMethod, check_gaussian, F, moved, start_wide
 
 
 class PathfinderState(NamedTuple):
@@ -84,9 +84,7 @@ class Pathfinder(AbstractMethod):
         self.num_paths = as_whole("num_paths", num_paths, 1)
         self.num_elbo_draws = as_whole("num_elbo_draws", num_elbo_draws, 1)
 
-    def start(self, key: Key, loc: Point) -> AbstractFamily:
-        del key
-        return FullRank(loc, scale=1.0)
+    start = start_wide
 
     def _others(self, key: Key, loc: Point) -> Float[Array, "paths dim"]:
         shape = self.num_paths, loc.size

@@ -1,3 +1,5 @@
+"""What an objective is."""
+
 import abc
 from collections.abc import Callable
 

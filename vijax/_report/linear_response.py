@@ -1,3 +1,5 @@
+"""Covariances that a mean-field fit lacks, by linear response."""
+
 import functools
 from collections.abc import Callable
 from typing import Any

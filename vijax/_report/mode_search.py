@@ -26,13 +26,13 @@ _MOST = 3
 _SAME = 0.5
 
 
-class OtherModes(NamedTuple):
-    """How many starts came to rest near the draws, and elsewhere; and the part of the
-    mass at the best of these."""
+class Starts(NamedTuple):
+    """How many starts came to rest where the answer is, and elsewhere; and the part of
+    the mass at the best place elsewhere, as far as that was looked at."""
 
     num_near: int
     num_apart: int
-    share: float
+    other_share: float = 0.0
 
 
 class _Ends(NamedTuple):
@@ -81,14 +81,14 @@ def _log_evidence(target: Target, x: Point) -> Array:
     return target.log_density(x) + constant - half_log_det
 
 
-def other_modes(
+def search_for_modes(
     target: Target,
     x: Float[Array, "draws dim"],
     log_evidence: float,
     *,
     key: Key,
     num_starts: int,
-) -> OtherModes:
+) -> Starts:
     """Search from several starts for modes that are not where the draws are.
 
     **Arguments:**
@@ -112,4 +112,4 @@ def other_modes(
         mass = float(_log_evidence(target, jnp.asarray(ends.x[i]))) - log_evidence
         if np.isfinite(mass):
             share = max(share, float(1 / (1 + np.exp(-np.clip(mass, -700, 700)))))
-    return OtherModes(int(ends.near.sum()), len(places), share)
+    return Starts(int(ends.near.sum()), len(places), share)

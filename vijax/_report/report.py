@@ -1,50 +1,17 @@
-"""The verdict on a fit."""
+"""The report on a fit: evidence, then a verdict, then words."""
 
 import dataclasses
-from typing import Any
 
-import equinox as eqx
-import jax
-import jax.numpy as jnp
-import numpy as np
-
-from .._auto.stages import agreement, AutoState
 from .._custom_types import Key
 from .._diagnostic.base import Estimate
-from .._diagnostic.elbo import elbo
-from .._diagnostic.kernel_stein_discrepancy import (
-    kernel_stein_discrepancy,
-    KernelSteinDiscrepancy,
-)
-from .._draws.diagnosis import diagnose, Diagnosis, Quantity
-from .._draws.draws import draw
-from .._draws.hamiltonian import own_coordinates
-from .._draws.importance_correction import proposed
-from .._draws.particle_draws import check_particles, each_particle
-from .._draws.proposal import heavy_tailed
+from .._diagnostic.kernel_stein_discrepancy import KernelSteinDiscrepancy
+from .._draws.diagnosis import Quantity
 from .._draws.psis import NUM_DRAWS
-from .._family.base import AbstractFamily
-from .._method.auto_next import AutoNext, AutoNextState
-from .._misc import as_key, as_whole, key_for, split_key
+from .._misc import as_key, as_whole
 from .._run.fit_result import Fit
-from .._run.results import name_of, RESULTS
-from .._target.target import Target
-from .mode_search import other_modes
+from .evidence import gather
 from .text import as_text
-from .trajectories import settled
-from .verdict import ADVICE, problems_of, with_own_moments
-
-
-# Numbers for keys of their own.
-_SIGNING, _STARTING, _MOVING = 0x516, 0x57A7, 0x30E
-# With so many starts of its own a method has looked for modes.
-_ENOUGH_STARTS = 4
-# Beyond, the search for modes holds matrices that are too large.
-_MOST_DIM = 1_000
-# Where the k-hat of a quantity may be too large, so many times the draws decide.
-_UNSURE, _SECOND_LOOK = 0.6, 4
-# Draws at which the scores of both densities are compared.
-_SCORE_DRAWS = 256
+from .verdict import judge
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,27 +88,6 @@ class Report:
         return as_text(self)
 
 
-@eqx.filter_jit
-def _discrepancies(family: AbstractFamily, target: Target, x: Any) -> Any:
-    """`E (root' (score p - score q))^2` of each coordinate where the family has unit
-    covariance."""
-    coordinates = own_coordinates(family, x)
-
-    def gap(x: Any) -> Any:
-        between = jax.grad(target.log_density)(x) - jax.grad(family.log_prob)(x)
-        return coordinates.score(between)
-
-    # One after the other: as much memory as one gradient takes.
-    gaps = jax.lax.map(gap, x[:_SCORE_DRAWS], batch_size=16)
-    return jnp.mean(gaps**2, axis=0)
-
-
-def _history(fit: Fit) -> AutoState | None:
-    state = fit.state
-    state = state.before if isinstance(state, AutoNextState) else state
-    return state if isinstance(state, AutoState) else None
-
-
 def report(
     fit: Fit, *, key: Key, num_draws: int = NUM_DRAWS, num_starts: int = 8
 ) -> Report:
@@ -214,99 +160,31 @@ def report(
         raise ValueError(f"`fit` must be a `vi.Fit`, but it is a {type(fit).__name__}.")
     num_draws, key = as_whole("num_draws", num_draws, 100), as_key(key)
     num_starts = as_whole("num_starts", num_starts, 0)
-    family, target = fit.family, fit.target
-    proposal_key, plain_key = split_key(key)
-    ksd = None
-    if family.has_density:
-        smooth, plain = family, draw(family, target, num_draws, key=plain_key)
-    else:
-        smooth, plain = check_particles(family), each_particle(family, target)
-        ksd = kernel_stein_discrepancy(plain.x, target, key=key_for(key, _SIGNING))
-    proposal = fit.proposal
-    corrected = proposal is not None
-    proposal = heavy_tailed(smooth) if proposal is None else proposal
-    diagnosis = diagnose(proposed(proposal, target, num_draws, proposal_key))
-    if diagnosis.worst_khat > _UNSURE and not diagnosis.has_few:
-        # A k-hat is known to a tenth only, and of many one is large by chance.
-        num_draws *= _SECOND_LOOK
-        diagnosis = diagnose(proposed(proposal, target, num_draws, proposal_key))
-    if not corrected:
-        quantities = with_own_moments(diagnosis.quantities, plain)
-        diagnosis = dataclasses.replace(diagnosis, quantities=quantities)
-    score_gaps = None
-    if family.has_density:
-        score_gaps = np.asarray(_discrepancies(family, target, plain.x))
-        if diagnosis.has_few:
-            moving_key = key_for(key, _MOVING)
-            worst = float(np.max(score_gaps))
-            settling = settled(diagnosis, family, plain, worst, moving_key)
-            diagnosis = diagnosis if settling is None else settling
-    state = _history(fit)
-    agreeing, others = None, None
-    if state is not None and state.tried.size >= _ENOUGH_STARTS:
-        near, apart = agreement(state)
-        agreeing = int(near), int(apart)
-    elif num_starts > 0 and target.dim <= _MOST_DIM:
-        others = other_modes(
-            target,
-            plain.x,
-            diagnosis.log_evidence,
-            key=key_for(key, _STARTING),
-            num_starts=num_starts,
-        )
-    problems = problems_of(
-        diagnosis,
-        failed=bool(fit.result == RESULTS.nonfinite),
-        agreeing=agreeing,
-        num_left=getattr(fit.problem.method, "num_left", 0),
-        other_share=0.0 if others is None else others.share,
-        pvalue=None if ksd is None else float(ksd.pvalue),
-    )
-    if others is not None:
-        agreeing = others.num_near, others.num_apart
-    components = getattr(family, "logits", None)
+    evidence = gather(fit, key, num_draws, num_starts)
+    verdict = judge(evidence)
+    diagnosis, scores = verdict.diagnosis, evidence.scores
+    starts = evidence.own_starts or evidence.found_starts
     return Report(
-        trustworthy=not problems,
-        problems=tuple(problems),
-        advice=ADVICE if problems else "",
-        result=name_of(fit.result),
-        corrected=corrected,
-        elbo=elbo(plain) if family.has_density else None,
-        log_evidence=_estimate(plain.log_p.dtype, diagnosis),
+        trustworthy=not verdict.problems,
+        problems=verdict.problems,
+        advice=verdict.advice,
+        result=evidence.result,
+        corrected=evidence.corrected,
+        elbo=evidence.elbo,
+        log_evidence=evidence.log_evidence,
         khat=diagnosis.khat,
         effective=diagnosis.effective,
         num_draws=diagnosis.num_draws,
         quantities=tuple(
             sorted(diagnosis.quantities, key=lambda q: q.badness, reverse=True)
         ),
-        score_discrepancy=None if score_gaps is None else float(np.mean(score_gaps)),
-        worst_score_discrepancy=None if score_gaps is None else float(np.max(score_gaps)),
+        score_discrepancy=None if scores is None else scores.mean,
+        worst_score_discrepancy=None if scores is None else scores.worst,
         acceptance=diagnosis.acceptance,
-        kernel_stein_discrepancy=ksd,
-        num_agreeing=None if agreeing is None else agreeing[0],
-        num_apart=None if agreeing is None else agreeing[1],
-        other_share=0.0 if others is None else others.share,
-        num_modes=1 if components is None else components.size,
-        num_evaluations=_evaluations(fit),
+        kernel_stein_discrepancy=evidence.kernel_stein_discrepancy,
+        num_agreeing=None if starts is None else starts.num_near,
+        num_apart=None if starts is None else starts.num_apart,
+        other_share=0.0 if starts is None else starts.other_share,
+        num_modes=evidence.num_modes,
+        num_evaluations=evidence.num_evaluations,
     )
-
-
-def _estimate(dtype: np.dtype, diagnosis: Diagnosis) -> Estimate:
-    numbers = diagnosis.log_evidence, diagnosis.log_evidence_stderr
-    return Estimate(*jax.device_put(tuple(dtype.type(number) for number in numbers)))
-
-
-def _evaluations(fit: Fit) -> int | None:
-    """Gradients of all stages, and the weighed draws that chose between these."""
-    method, state = fit.problem.method, _history(fit)
-    if state is None:
-        counted = getattr(fit.state, "num_evaluations", None)
-        return None if counted is None else int(counted)
-    made = int(state.num_evaluations)
-    if isinstance(method, AutoNext):
-        if method.step_evaluations is None:
-            return None
-        num_steps = int(fit.num_steps)
-        judged = 1 + (num_steps > (method.num_steps or num_steps))
-        made += method.step_evaluations * num_steps + judged * NUM_DRAWS
-    return made + NUM_DRAWS

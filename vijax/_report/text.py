@@ -1,4 +1,4 @@
-"""A report in words and a table."""
+"""The text: a report as it prints, in words and a table."""
 
 from typing import Any
 

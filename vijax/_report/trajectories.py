@@ -1,13 +1,12 @@
-"""A verdict where the weights are too few: whether the target leaves the draws alone."""
+"""A check by Hamiltonian trajectories, where weights are too few: do the draws stay?"""
 
 import dataclasses
 
 from .._custom_types import Key
-from .._draws.diagnosis import diagnose_equal, Diagnosis
+from .._draws.diagnosis import diagnose_equal, Quantity, with_own_moments
 from .._draws.draws import Draws
 from .._draws.hamiltonian import carried, FEWEST_ACCEPTED
 from .._family.base import AbstractFamily
-from .verdict import with_own_moments
 
 
 # In fewer coordinates few weights mean that the family is far off, or tails are heavy.
@@ -19,19 +18,29 @@ _NUM_MOVED = 2_048
 _SCORE_DISCREPANCY = 0.5
 
 
-def settled(
-    weights: Diagnosis,
-    family: AbstractFamily,
-    plain: Draws,
-    score_discrepancy: float,
-    key: Key,
-) -> Diagnosis | None:
-    """The diagnosis of draws that trajectories have moved, or `None` if these went
-    further than what is called off, or cannot be relied on, or there are few coordinates.
+@dataclasses.dataclass(frozen=True)
+class Moved:
+    """Draws at the ends of trajectories.
+
+    **Attributes:**
+
+    - `quantities`: what they say of each number of the posterior, and how far the
+        family's own moments are from that.
+    - `acceptance`: the part of the trajectories that was accepted.
+    """
+
+    quantities: tuple[Quantity, ...]
+    acceptance: float
+
+
+def moved(
+    family: AbstractFamily, plain: Draws, score_discrepancy: float, key: Key
+) -> Moved | None:
+    """Draws that trajectories have moved, or `None` where these would say nothing: in few
+    coordinates, with scores that are too different, or if they are not accepted.
 
     **Arguments:**
 
-    - `weights`: the diagnosis by importance.
     - `family`: what is judged.
     - `plain`: its draws.
     - `score_discrepancy`: of the worst coordinate.
@@ -40,12 +49,9 @@ def settled(
     # NaN is not below anything.
     if family.dim < _FEWEST_DIM or not score_discrepancy < _SCORE_DISCREPANCY:
         return None
-    moved = carried(plain.target, family, plain.x[:_NUM_MOVED], key)
-    acceptance = float(moved.acceptance)
+    ends = carried(plain.target, family, plain.x[:_NUM_MOVED], key)
+    acceptance = float(ends.acceptance)
     if not acceptance >= FEWEST_ACCEPTED:
         return None
-    draws = Draws(moved.x, None, moved.log_p, plain.target)
-    equal = with_own_moments(diagnose_equal(draws), plain)
-    if any(q.is_off or not q.is_fine for q in equal):
-        return None
-    return dataclasses.replace(weights, quantities=equal, acceptance=acceptance)
+    draws = Draws(ends.x, None, ends.log_p, plain.target)
+    return Moved(with_own_moments(diagnose_equal(draws), plain), acceptance)

@@ -1,40 +1,55 @@
-"""Whether a fit can be trusted: what speaks against it, in words."""
+"""The verdict: what speaks against a fit, as a pure function of the evidence."""
 
 import dataclasses
 
-import numpy as np
-
-from .._draws.diagnosis import columns, Diagnosis, Quantity
-from .._draws.draws import Draws
+from .._draws.diagnosis import Diagnosis, Quantity
+from .evidence import Evidence
 
 
-ADVICE = (
+_ADVICE = (
     "Reparameterize (e.g. a non-centered hierarchy, or a bounded parameter on another "
     "scale), try a richer family, or run NUTS from here with `vi.to_nuts`."
 )
-
-
 # A mode with more of the mass than this moves means and standard deviations.
 _SHARE = 0.01
 # A kernel Stein discrepancy that independent draws exceed so rarely is too large.
 _PVALUE = 0.002
 
 
-def with_own_moments(
-    quantities: tuple[Quantity, ...], plain: Draws
-) -> tuple[Quantity, ...]:
-    """The quantities, and how far the family's own moments are from these."""
-    names, values = columns(plain)
-    own = dict(zip(names, values.T, strict=True))
-    out = []
-    for q in quantities:
-        column = own[q.name]
-        with np.errstate(all="ignore"):
-            mean_error = (np.mean(column) - q.mean) / q.std
-            std_error = np.log(np.std(column) / q.std)
-        errors = {"mean_error": float(mean_error), "std_error": float(std_error)}
-        out.append(dataclasses.replace(q, **errors))
-    return tuple(out)
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What speaks against a fit.
+
+    **Attributes:**
+
+    - `problems`: in sentences; none if nothing does.
+    - `diagnosis`: what the verdict rests on: the weights, or where these are too few and
+        trajectories leave the draws where they are, the draws at their ends.
+    """
+
+    problems: tuple[str, ...]
+    diagnosis: Diagnosis
+
+    @property
+    def advice(self) -> str:
+        """What to do."""
+        return _ADVICE if self.problems else ""
+
+
+def judge(evidence: Evidence) -> Verdict:
+    """Weigh what was gathered."""
+    diagnosis = _sounder(evidence)
+    return Verdict(tuple(_problems(evidence, diagnosis)), diagnosis)
+
+
+def _sounder(evidence: Evidence) -> Diagnosis:
+    """The diagnosis to rely on."""
+    moved = evidence.moved
+    if moved is None or any(q.is_off or not q.is_fine for q in moved.quantities):
+        return evidence.weights
+    return dataclasses.replace(
+        evidence.weights, quantities=moved.quantities, acceptance=moved.acceptance
+    )
 
 
 def _listed(quantities: tuple[Quantity, ...]) -> str:
@@ -43,32 +58,28 @@ def _listed(quantities: tuple[Quantity, ...]) -> str:
     return ", ".join(names) + (f" and {more} more" if more > 0 else "")
 
 
-def problems_of(
-    diagnosis: Diagnosis,
-    *,
-    failed: bool,
-    agreeing: tuple[int, int] | None,
-    num_left: int,
-    other_share: float,
-    pvalue: float | None,
-) -> list[str]:
-    """What speaks against a fit.
-
-    **Arguments:**
-
-    - `diagnosis`: of its draws.
-    - `failed`: whether its steps were not finite. Keyword only.
-    - `agreeing`: how many starts came to rest at the answer, and elsewhere; `None` if
-        there was one. Keyword only.
-    - `num_left`: how many modes with mass were found, but not followed. Keyword only.
-    - `other_share`: the part of the mass at a mode that the report found, and that the
-        family has not. Keyword only.
-    - `pvalue`: of the kernel Stein discrepancy of particles; `None` for another
-        family. Keyword only.
-    """
+def _problems(evidence: Evidence, diagnosis: Diagnosis) -> list[str]:
     out = []
-    if failed:
+    if evidence.result == "nonfinite":
         out.append("The run failed: its steps were not finite.")
+    out += _of_quantities(evidence, diagnosis)
+    out += _of_modes(evidence)
+    ksd = evidence.kernel_stein_discrepancy
+    if ksd is not None and float(ksd.pvalue) < _PVALUE:
+        out.append(
+            "The particles are further from the target than as many independent draws "
+            "would be, by their kernel Stein discrepancy."
+        )
+    if evidence.num_left > 0:
+        out.append(
+            f"A part of the rows has {evidence.num_left + 1} modes with mass, of which "
+            "one was followed. Without batches, `target.with_batch_size(None)`, all are."
+        )
+    return out
+
+
+def _of_quantities(evidence: Evidence, diagnosis: Diagnosis) -> list[str]:
+    out = []
     if diagnosis.has_few:
         out.append(
             f"The draws are worth {100 * diagnosis.effective:.1f} % of their number: the "
@@ -85,7 +96,7 @@ def problems_of(
     if off and not failing:
         better = (
             "Draws with `corrected=True` are better."
-            if pvalue is None
+            if evidence.kernel_stein_discrepancy is None
             else "Particles find unequal scales and correlations easier in "
             "`vi.Whitened(method, rough)`."
         )
@@ -93,25 +104,21 @@ def problems_of(
             f"The family's own mean or standard deviation of {_listed(off)} is off, by "
             f"importance weights that are sound. {better}"
         )
-    if agreeing is not None and agreeing[1] > 0 and agreeing[0] < 2:
+    return out
+
+
+def _of_modes(evidence: Evidence) -> list[str]:
+    out = []
+    own, found = evidence.own_starts, evidence.found_starts
+    if own is not None and own.num_apart > 0 and own.num_near < 2:
         out.append(
-            f"{agreeing[1]} starts came to rest elsewhere, and {agreeing[0]} where the "
-            "answer is: there may be a better mode that none has found."
+            f"{own.num_apart} starts came to rest elsewhere, and {own.num_near} where "
+            "the answer is: there may be a better mode that none has found."
         )
-    if other_share > _SHARE:
+    if found is not None and found.other_share > _SHARE:
         out.append(
             f"Starts of the report came to rest at another mode, which holds about "
-            f"{100 * other_share:.0f} % of the mass by Laplace's approximation. "
+            f"{100 * found.other_share:.0f} % of the mass by Laplace's approximation. "
             '`method="auto"` follows the modes that it finds.'
-        )
-    if pvalue is not None and pvalue < _PVALUE:
-        out.append(
-            "The particles are further from the target than as many independent draws "
-            "would be, by their kernel Stein discrepancy."
-        )
-    if num_left > 0:
-        out.append(
-            f"A part of the rows has {num_left + 1} modes with mass, of which one was "
-            "followed. Without batches, `target.with_batch_size(None)`, all are."
         )
     return out

@@ -1,3 +1,5 @@
+"""Simulation-based calibration of a way of fitting."""
+
 from collections.abc import Callable
 from typing import Any
 

@@ -1,3 +1,5 @@
+"""Saving a fit, and what of it a file holds."""
+
 import os
 from typing import Any
 

@@ -1,3 +1,5 @@
+"""`vi.fit`: from a target and a method to a fit."""
+
 import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +25,7 @@ from .fit_result import Fit
 from .host import conduct, Options, Run
 from .method_names import named_method
 from .results import RESULTS
-from .richer_family import step_up
+from .richer_family import with_richer_family
 from .start import as_recipe, explain_start, find_point, start
 
 
@@ -156,7 +158,7 @@ def fit(
     if through_batches:
         return _fit_batches(problem, max_steps, options)
     fit = _fit_host(problem, start_from, max_steps, options)
-    return step_up(fit, max_steps - int(fit.num_steps), options)
+    return with_richer_family(fit, max_steps - int(fit.num_steps), options)
 
 
 def _fit_batches(problem: Problem, max_steps: int, options: Options) -> Fit:

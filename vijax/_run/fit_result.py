@@ -1,3 +1,5 @@
+"""What `vi.fit` hands back: the family, its history, and how to go on."""
+
 import dataclasses
 import os
 from collections.abc import Callable, Sequence
@@ -22,7 +24,7 @@ from .checks import check_method, check_stop
 from .host import conduct, History, Options, Run
 from .method_names import named_method
 from .results import name_of
-from .richer_family import step_up
+from .richer_family import with_richer_family
 from .start import restart
 
 
@@ -258,7 +260,7 @@ class Fit(eqx.Module, Generic[F]):
         fit = conduct(run, max_steps, options, Fit)
         # A fit that was over has had its chance.
         left = max_steps - (int(fit.num_steps) - made)
-        return step_up(fit, left, options) if left < max_steps else fit
+        return with_richer_family(fit, left, options) if left < max_steps else fit
 
 
 @eqx.filter_jit

@@ -1,4 +1,4 @@
-"""The host's side of a run: chunks one after the other, and what happens between."""
+"""A run on the host: compiled chunks of steps, and callbacks and files between them."""
 
 import copy
 import os

@@ -1,3 +1,5 @@
+"""Ctrl-C during a run."""
+
 import signal
 import threading
 from types import FrameType, TracebackType

@@ -1,3 +1,5 @@
+"""Loading a fit that was saved."""
+
 import os
 from typing import Any, TypeVar
 

@@ -1,7 +1,8 @@
+"""The methods that names such as "advi" stand for."""
+
 import functools
 
-import numpy as np
-
+from .._auto.budget import FULL_RANK_DIM, is_affordable, num_starts_for
 from .._family.full_rank import FullRank
 from .._family.mean_field import MeanField
 from .._method.auto import Auto
@@ -16,13 +17,6 @@ from .._objective.stein_force import SteinForce
 from .._objective.stick_the_landing import StickTheLanding
 from .._target.target import Target
 
-
-# Above so many coordinates a full covariance costs more than it brings.
-FULL_RANK_DIM = 200
-# Natural gradients make better use of draws, and pay until later.
-_AUTO_DIM = 1_000
-# Quasi-Newton paths times coordinates.
-_PATHS = 1_600
 
 NAMES = ("auto", "advi", "fullrank_advi", "svgd", "asvgd")
 
@@ -50,11 +44,8 @@ def named_method(
         )
     if name.lower() == "svgd":
         return BirthDeath(SVGD()), None
-    can_auto = own_family and target.dim <= _AUTO_DIM
-    if name.lower() == "auto" and can_auto:
-        # Each path holds a matrix, so many starts are for few coordinates.
-        num_starts = int(np.clip(2 * (_PATHS // target.dim // 2), 2, 16))
-        return Auto(num_starts), None
+    if name.lower() == "auto" and own_family and is_affordable(target.dim):
+        return Auto(num_starts_for(target.dim)), None
     is_wide = target.dim > FULL_RANK_DIM
     mean_field = {"auto": is_wide, "advi": True}.get(name.lower(), False)
     # A small start grows without noise, since the entropy's gradient is exact; a wide one

@@ -1,3 +1,5 @@
+"""The progress bar of a run."""
+
 import math
 import warnings
 

@@ -1,3 +1,5 @@
+"""Why a run ended."""
+
 from typing import Any
 
 import equinox as eqx

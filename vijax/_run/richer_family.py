@@ -1,30 +1,32 @@
-"""What follows the first stage of `Auto` where its weights are poor."""
+"""A richer family after the default's Gaussian, where its weights are poor."""
 
 import dataclasses
 from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
-from .._draws.diagnosis import diagnose, Diagnosis
-from .._draws.importance_correction import proposed
-from .._draws.psis import NUM_DRAWS
-from .._family.affine import Affine
-from .._family.coupling import Coupling
-from .._family.full_rank import FullRank
-from .._family.mean_field import MeanField
-from .._method.auto import (
-    Auto,
+from .._auto.budget import (
     FLOW_DRAWS,
     FLOW_EVALUATIONS,
     FLOW_STEPS,
     MORE_EVALUATIONS,
     MORE_STEPS,
-    MOST_FLOW_DIM,
+    suits_a_flow,
 )
+from .._auto.judgement import (
+    flow_is_better,
+    is_fine,
+    is_poor,
+    judge,
+    may_have_heavier_tails,
+)
+from .._auto.second_stage import flow_from
+from .._draws.diagnosis import Diagnosis
+from .._draws.psis import NUM_DRAWS
+from .._method.auto import Auto
 from .._method.auto_next import AutoNext
 from .._method.base import label
 from .._method.descent import Descent
@@ -35,41 +37,13 @@ from .host import conduct, History, Options, Run
 from .results import RESULTS
 
 
-# Weights that are worse than this are worth a flow.
-_KHAT = 0.7
-_EFFECTIVE = 0.25
-# The last losses of a flow, which tell its ELBO.
-_SEEN = 100
-# Beyond, tails that are heavier still cost most of the effective draws.
-_MOST_HEAVY_DIM = 15
 # Numbers that no method folds into the key of its steps.
 _JUDGING, _FLOWING = 0xD1A6, 0xF10
 
 
 def _judge(fit: Any) -> Diagnosis | None:
-    """The diagnosis of a fit's own proposal, or `None` if nothing can be drawn there."""
-    key = key_for(fit.problem.key, _JUDGING)
-    try:
-        return diagnose(proposed(fit.proposal, fit.target, NUM_DRAWS, key))
-    except ValueError:
-        return None
-
-
-def _is_poor(diagnosis: Diagnosis | None, *, by_weights: bool = True) -> bool:
-    if diagnosis is None or not diagnosis.is_fine:
-        return True
-    khat = max(diagnosis.worst_khat, diagnosis.khat if by_weights else 0.0)
-    return khat > _KHAT or diagnosis.effective < _EFFECTIVE
-
-
-def _is_fine(diagnosis: Diagnosis | None) -> bool:
-    return diagnosis is not None and diagnosis.is_fine
-
-
-def _badness(diagnosis: Diagnosis | None) -> float:
-    if diagnosis is None or not np.isfinite(diagnosis.worst_khat):
-        return np.inf
-    return max(diagnosis.khat, diagnosis.worst_khat) - diagnosis.effective
+    """The diagnosis of a fit's own proposal."""
+    return judge(fit.proposal, fit.target, key_for(fit.problem.key, _JUDGING))
 
 
 def _flow_is_better(
@@ -77,18 +51,12 @@ def _flow_is_better(
 ) -> bool:
     if flow.result == RESULTS.nonfinite:
         return False
-    if _is_fine(after) != _is_fine(before):
-        return _is_fine(after)
-    if _is_fine(after):
-        return _badness(after) <= _badness(before)
-    # Of weights that say nothing no figure says much. The divergence does.
     modes = fit.state.modes
     elbos = np.asarray(modes.gaussians.elbo)[: int(modes.num_modes)]
-    elbo = -np.mean(np.asarray(flow.losses)[-_SEEN:])
-    return bool(elbo > np.logaddexp.reduce(elbos, initial=-np.inf))
+    return flow_is_better(after, np.asarray(flow.losses), before, elbos)
 
 
-def step_up(fit: Any, max_steps: int, options: Options) -> Any:
+def with_richer_family(fit: Any, max_steps: int, options: Options) -> Any:
     """A [`vijax.Fit`][] that has just ended, with `max_steps` left; or after `Auto` one
     with a small flow, where that is better, trained for longer where it is still poor."""
     if fit.result != RESULTS.converged or fit.problem.stop is not None or max_steps < 1:
@@ -104,17 +72,16 @@ def step_up(fit: Any, max_steps: int, options: Options) -> Any:
 def _richer(fit: Any, max_steps: int, options: Options) -> Any:
     """After `Auto`: as it is, or with heavier tails of what is weighed, or a flow."""
     most, first = fit.problem.method.max_evaluations, _judge(fit)
-    if not _is_poor(first):
+    if not is_poor(first):
         return fit
-    covers = first is not None and first.effective > _EFFECTIVE
-    if covers and fit.target.dim <= _MOST_HEAVY_DIM:
+    if may_have_heavier_tails(first, fit.target.dim):
         get = lambda fit: fit.progress.state.heavier
         heavier = eqx.tree_at(get, fit, jax.device_put(np.array(True)))
         second = _judge(heavier)
         fit, heavier = _spent(fit, NUM_DRAWS), _spent(heavier, NUM_DRAWS)
-        if not _is_poor(second, by_weights=False):
+        if not is_poor(second, by_weights=False):
             return _kept(heavier, options)
-    can_flow = 2 <= fit.target.dim <= MOST_FLOW_DIM
+    can_flow = suits_a_flow(fit.target.dim)
     if not can_flow or int(fit.state.num_evaluations) + FLOW_EVALUATIONS > most:
         return _kept(fit, options)
     flow = conduct(_begin(fit), min(max_steps, FLOW_STEPS), options.quiet(), type(fit))
@@ -131,7 +98,7 @@ def _for_longer(
     state = flow.state
     is_over = flow.result == RESULTS.converged and max_steps > 0
     can_more = int(state.longest) > int(state.last_step)
-    if not is_over or not can_more or _is_fine(diagnosis):
+    if not is_over or not can_more or is_fine(diagnosis):
         return flow
     put_off = lambda progress: progress.state.last_step
     progress = eqx.tree_at(put_off, flow.progress, state.longest).cleared()
@@ -160,12 +127,6 @@ def _kept(fit: Any, options: Options) -> Any:
     return fit
 
 
-@jax.jit
-def _place(family: FullRank, key: Any) -> Affine:
-    normal = MeanField(jnp.zeros_like(family.loc), scale=1.0)
-    return Affine(Coupling(normal, key=key), family.loc, family.tril)
-
-
 def _flow_method(fit: Any) -> AutoNext:
     parts = FLOW_STEPS, MORE_STEPS
     schedules = [optax.cosine_decay_schedule(5e-3, steps) for steps in parts]
@@ -187,7 +148,7 @@ def _begin(fit: Any) -> Run:
     key = key_for(fit.problem.key, _FLOWING)
     method = _flow_method(fit)
     problem = dataclasses.replace(fit.problem, method=method, key=key, stop=None)
-    return Run.begin(problem, _place(fit.progress.family, key))
+    return Run.begin(problem, flow_from(fit.progress.family, key))
 
 
 def in_the_stage_of(fit: Any, method: str) -> Any:

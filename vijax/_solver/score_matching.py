@@ -1,4 +1,4 @@
-"""What score matching sees of a target."""
+"""Score matching: draws of a Gaussian, and the target's scores in its coordinates."""
 
 import jax.numpy as jnp
 import jax.random as jr

@@ -1,3 +1,5 @@
+"""Which part of the data one step sees."""
+
 import abc
 import math
 from typing import Any

@@ -1,4 +1,8 @@
-from collections.abc import Iterable, Mapping
+"""Parameters: shapes, supports, and the way to one unconstrained vector."""
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -153,6 +157,23 @@ def _as_param(name: str, value: Any) -> tuple[Param, np.dtype | None]:
         raise ValueError(f"`params[{name!r}]`: {e}") from e
 
 
+def named_parts(
+    x: Point, names: Sequence[str], shapes: Sequence[tuple[int, ...]]
+) -> Params:
+    """A vector as arrays of these names and shapes, one after the other."""
+    sizes = [math.prod(shape) for shape in shapes]
+    if x.shape != (sum(sizes),):
+        raise ValueError(
+            f"A point of this target has shape ({sum(sizes)},), but this one has shape "
+            f"{x.shape}."
+        )
+    ends = itertools.accumulate(sizes)
+    return {
+        name: x[end - size : end].reshape(shape)
+        for name, shape, size, end in zip(names, shapes, sizes, ends, strict=True)
+    }
+
+
 class ParamSpace(eqx.Module):
     """Named parameters laid out in one flat unconstrained vector.
 
@@ -207,17 +228,7 @@ class ParamSpace(eqx.Module):
 
     def unravel(self, x: Point) -> Params:
         """The named parts of `x`, unconstrained."""
-        if x.shape != (self.dim,):
-            raise ValueError(
-                f"A point of this target has shape ({self.dim},), but this one has shape "
-                f"{x.shape}."
-            )
-        out, start = {}, 0
-        for name, shape in zip(self.names, self.unconstrained_shapes, strict=True):
-            size = int(np.prod(shape))
-            out[name] = x[start : start + size].reshape(shape)
-            start += size
-        return out
+        return named_parts(x, self.names, self.unconstrained_shapes)
 
     def constrain(self, x: Point) -> tuple[Params, Scalar]:
         """The named parameters, and the log-Jacobian of the map to them."""

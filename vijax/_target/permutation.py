@@ -1,3 +1,5 @@
+"""A random order of any number of rows, of which only some places are computed."""
+
 import math
 
 import jax.lax as lax

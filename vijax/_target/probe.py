@@ -1,4 +1,4 @@
-"""The target at a number of points: what methods without a loss see of it."""
+"""Log densities and gradients of a target at a block of points."""
 
 import equinox as eqx
 import jax

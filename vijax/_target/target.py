@@ -1,3 +1,5 @@
+"""The target: a log density on unconstrained vectors, and its data."""
+
 import abc
 import dataclasses
 from typing import Any

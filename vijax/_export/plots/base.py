@@ -1,3 +1,5 @@
+"""Axes for pictures. Matplotlib is imported inside: it is optional."""
+
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,0 +1,77 @@
+"""What comes next in the default: are the weights good enough, is the flow better?"""
+
+import numpy as np
+from jaxtyping import Array
+
+from .._custom_types import Key
+from .._draws.diagnosis import diagnose, Diagnosis
+from .._draws.importance_correction import proposed
+from .._draws.psis import NUM_DRAWS
+from .._family.base import AbstractFamily
+from .._target.target import Target
+
+
+# Weights that are worse than this are worth a flow.
+_KHAT = 0.7
+_EFFECTIVE = 0.25
+# The last losses of a flow, which tell its ELBO.
+_SEEN = 100
+# Beyond, tails that are heavier still cost most of the effective draws.
+_MOST_HEAVY_DIM = 15
+
+
+def judge(proposal: AbstractFamily, target: Target, key: Key) -> Diagnosis | None:
+    """The diagnosis of a proposal, or `None` if nothing can be drawn there."""
+    try:
+        return diagnose(proposed(proposal, target, NUM_DRAWS, key))
+    except ValueError:
+        return None
+
+
+def is_fine(diagnosis: Diagnosis | None) -> bool:
+    """Whether all quantities can be relied on."""
+    return diagnosis is not None and diagnosis.is_fine
+
+
+def is_poor(diagnosis: Diagnosis | None, *, by_weights: bool = True) -> bool:
+    """Whether something better is worth trying: judged by the quantities, and unless
+    told otherwise by the weights themselves too."""
+    if diagnosis is None or not diagnosis.is_fine:
+        return True
+    khat = max(diagnosis.worst_khat, diagnosis.khat if by_weights else 0.0)
+    return khat > _KHAT or diagnosis.effective < _EFFECTIVE
+
+
+def may_have_heavier_tails(diagnosis: Diagnosis | None, dim: int) -> bool:
+    """Whether heavier tails of the proposal may be all that is missing."""
+    covers = diagnosis is not None and diagnosis.effective > _EFFECTIVE
+    return covers and dim <= _MOST_HEAVY_DIM
+
+
+def _badness(diagnosis: Diagnosis | None) -> float:
+    if diagnosis is None or not np.isfinite(diagnosis.worst_khat):
+        return np.inf
+    return max(diagnosis.khat, diagnosis.worst_khat) - diagnosis.effective
+
+
+def flow_is_better(
+    after: Diagnosis | None,
+    losses: np.ndarray,
+    before: Diagnosis | None,
+    elbos: np.ndarray | Array,
+) -> bool:
+    """Whether a flow is better than the Gaussians before it.
+
+    **Arguments:**
+
+    - `after`, `before`: the diagnoses of both.
+    - `losses`: those of the flow's steps.
+    - `elbos`: those of the Gaussians.
+    """
+    if is_fine(after) != is_fine(before):
+        return is_fine(after)
+    if is_fine(after):
+        return _badness(after) <= _badness(before)
+    # Of weights that say nothing no figure says much. The divergence does.
+    elbo = -np.mean(np.asarray(losses)[-_SEEN:])
+    return bool(elbo > np.logaddexp.reduce(np.asarray(elbos), initial=-np.inf))

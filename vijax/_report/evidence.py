@@ -1,0 +1,203 @@
+"""The evidence: all draws, weights, scores and starts of a report, gathered once."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._auto.stages import agreement, AutoState
+from .._custom_types import Key
+from .._diagnostic.base import Estimate
+from .._diagnostic.elbo import elbo
+from .._diagnostic.kernel_stein_discrepancy import (
+    kernel_stein_discrepancy,
+    KernelSteinDiscrepancy,
+)
+from .._draws.diagnosis import diagnose, Diagnosis, with_own_moments
+from .._draws.draws import draw, Draws
+from .._draws.hamiltonian import own_coordinates
+from .._draws.importance_correction import proposed
+from .._draws.particle_draws import check_particles, each_particle
+from .._draws.proposal import heavy_tailed
+from .._draws.psis import NUM_DRAWS
+from .._family.base import AbstractFamily
+from .._method.auto_next import AutoNext, AutoNextState
+from .._misc import key_for, split_key
+from .._run.fit_result import Fit
+from .._run.results import name_of
+from .._target.target import Target
+from .mode_search import search_for_modes, Starts
+from .trajectories import Moved, moved
+
+
+# Numbers for keys of their own.
+_SIGNING, _STARTING, _MOVING = 0x516, 0x57A7, 0x30E
+# With so many starts of its own a method has looked for modes.
+_ENOUGH_STARTS = 4
+# Beyond, the search for modes holds matrices that are too large.
+_MOST_DIM = 1_000
+# Where the k-hat of a quantity may be too large, so many times the draws decide.
+_UNSURE, _SECOND_LOOK = 0.6, 4
+# Draws at which the scores of both densities are compared.
+_SCORE_DRAWS = 256
+
+
+class Scores(NamedTuple):
+    """Score discrepancies: of a coordinate on average, and of the worst."""
+
+    mean: float
+    worst: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+    """All figures of a report; what they mean is not decided here.
+
+    **Attributes:**
+
+    - `result`: why the run ended, by the name of a member of [`vijax.RESULTS`][].
+    - `corrected`: whether `fit.draw` corrects its draws by importance.
+    - `weights`: the diagnosis of the weighted draws; with how far the family's own
+        moments are from theirs, where draws are not corrected.
+    - `log_evidence`: as the weights have it.
+    - `elbo`: of the family; `None` for particles.
+    - `scores`: the score discrepancies of the coordinates; `None` for particles.
+    - `moved`: where the weights are few, draws at the ends of trajectories; `None` where
+        nobody looked, or these say nothing.
+    - `kernel_stein_discrepancy`: of particles; `None` for another family.
+    - `own_starts`: where the method's starts came to rest; `None` if it had few.
+    - `found_starts`: where those of the report did; `None` if there were none.
+    - `num_left`: how many modes with mass the method found, but did not follow.
+    - `num_modes`: how many modes the family has.
+    - `num_evaluations`: how many gradients the method took; `None` if unknown.
+    """
+
+    result: str
+    corrected: bool
+    weights: Diagnosis
+    log_evidence: Estimate
+    elbo: Estimate | None
+    scores: Scores | None
+    moved: Moved | None
+    kernel_stein_discrepancy: KernelSteinDiscrepancy | None
+    own_starts: Starts | None
+    found_starts: Starts | None
+    num_left: int
+    num_modes: int
+    num_evaluations: int | None
+
+
+def gather(fit: Fit, key: Key, num_draws: int, num_starts: int) -> Evidence:
+    """Look at a fit with so many draws, and starts where the method had few."""
+    family, target = fit.family, fit.target
+    proposal_key, plain_key = split_key(key)
+    ksd = None
+    if family.has_density:
+        smooth, plain = family, draw(family, target, num_draws, key=plain_key)
+    else:
+        smooth, plain = check_particles(family), each_particle(family, target)
+        ksd = kernel_stein_discrepancy(plain.x, target, key=key_for(key, _SIGNING))
+    proposal = fit.proposal
+    corrected = proposal is not None
+    proposal = heavy_tailed(smooth) if proposal is None else proposal
+    weights = _weighed(proposal, target, num_draws, proposal_key)
+    if not corrected:
+        quantities = with_own_moments(weights.quantities, plain)
+        weights = dataclasses.replace(weights, quantities=quantities)
+    scores, ends = None, None
+    if family.has_density:
+        gaps = np.asarray(_discrepancies(family, target, plain.x))
+        scores = Scores(float(np.mean(gaps)), float(np.max(gaps)))
+        if weights.has_few:
+            ends = moved(family, plain, scores.worst, key_for(key, _MOVING))
+    own = _own_starts(fit)
+    found = None
+    if own is None and num_starts > 0 and target.dim <= _MOST_DIM:
+        found = search_for_modes(
+            target,
+            plain.x,
+            weights.log_evidence,
+            key=key_for(key, _STARTING),
+            num_starts=num_starts,
+        )
+    components = getattr(family, "logits", None)
+    return Evidence(
+        result=name_of(fit.result),
+        corrected=corrected,
+        weights=weights,
+        log_evidence=_log_evidence(plain, weights),
+        elbo=elbo(plain) if family.has_density else None,
+        scores=scores,
+        moved=ends,
+        kernel_stein_discrepancy=ksd,
+        own_starts=own,
+        found_starts=found,
+        num_left=getattr(fit.problem.method, "num_left", 0),
+        num_modes=1 if components is None else components.size,
+        num_evaluations=_evaluations(fit),
+    )
+
+
+def _weighed(
+    proposal: AbstractFamily, target: Target, num_draws: int, key: Key
+) -> Diagnosis:
+    diagnosis = diagnose(proposed(proposal, target, num_draws, key))
+    if diagnosis.worst_khat > _UNSURE and not diagnosis.has_few:
+        # A k-hat is known to a tenth only, and of many one is large by chance.
+        num_draws *= _SECOND_LOOK
+        diagnosis = diagnose(proposed(proposal, target, num_draws, key))
+    return diagnosis
+
+
+@eqx.filter_jit
+def _discrepancies(family: AbstractFamily, target: Target, x: Any) -> Any:
+    """`E (root' (score p - score q))^2` of each coordinate where the family has unit
+    covariance."""
+    coordinates = own_coordinates(family, x)
+
+    def gap(x: Any) -> Any:
+        between = jax.grad(target.log_density)(x) - jax.grad(family.log_prob)(x)
+        return coordinates.score(between)
+
+    # One after the other: as much memory as one gradient takes.
+    gaps = jax.lax.map(gap, x[:_SCORE_DRAWS], batch_size=16)
+    return jnp.mean(gaps**2, axis=0)
+
+
+def _history(fit: Fit) -> AutoState | None:
+    state = fit.state
+    state = state.before if isinstance(state, AutoNextState) else state
+    return state if isinstance(state, AutoState) else None
+
+
+def _own_starts(fit: Fit) -> Starts | None:
+    state = _history(fit)
+    if state is None or state.tried.size < _ENOUGH_STARTS:
+        return None
+    near, apart = agreement(state)
+    return Starts(int(near), int(apart))
+
+
+def _log_evidence(plain: Draws, diagnosis: Diagnosis) -> Estimate:
+    numbers = diagnosis.log_evidence, diagnosis.log_evidence_stderr
+    dtype = plain.log_p.dtype
+    return Estimate(*jax.device_put(tuple(dtype.type(number) for number in numbers)))
+
+
+def _evaluations(fit: Fit) -> int | None:
+    """Gradients of all stages, and the weighed draws that chose between these."""
+    method, state = fit.problem.method, _history(fit)
+    if state is None:
+        counted = getattr(fit.state, "num_evaluations", None)
+        return None if counted is None else int(counted)
+    made = int(state.num_evaluations)
+    if isinstance(method, AutoNext):
+        if method.step_evaluations is None:
+            return None
+        num_steps = int(fit.num_steps)
+        judged = 1 + (num_steps > (method.num_steps or num_steps))
+        made += method.step_evaluations * num_steps + judged * NUM_DRAWS
+    return made + NUM_DRAWS
