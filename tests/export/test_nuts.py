@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-import jaxtyping
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -367,14 +366,6 @@ def test_blackjax(getkey):
     check_moments(x, MEAN, COVARIANCE)
     assert np.mean(num_steps) < 8
     assert np.mean(num_untold) > 500
-
-
-@pytest.fixture
-def as_for_users():
-    """Without the type checker of our tests, which would speak up first."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def some_draws(key, num_draws=100):
