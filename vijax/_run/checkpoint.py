@@ -12,6 +12,7 @@ from numpyro.distributions.transforms import Transform
 from .._method.base import label
 from .archive import write
 from .checks import check_folder
+from .files import as_path
 
 
 def parts_of(fit: Any) -> tuple[PyTree, PyTree, dict[str, str]]:
@@ -55,10 +56,13 @@ def save(path: str | os.PathLike, fit: Any) -> None:
 
     **Arguments:**
 
-    - `path`: the file; replaced if it exists.
+    - `path`: the file, a string or a `pathlib.Path`; `~` is your home. One that exists is
+        replaced and keeps its permissions; a link to one stays a link.
     - `fit`: a [`vijax.Fit`][].
 
-    **Raises:** `ValueError` if `fit` is none, or the folder does not exist.
+    **Raises:** `ValueError` if `fit` is none, `path` is no path, or a folder, a device or
+    a pipe, or its folder does not exist; `OSError` if the disk is full or the file may
+    not be written, and then what was there is there still.
 
     !!! Example
 
@@ -80,5 +84,6 @@ def save(path: str | os.PathLike, fit: Any) -> None:
     """
     if not hasattr(fit, "progress"):
         raise ValueError(f"`fit` must be a `vi.Fit`, but it is a {type(fit).__name__}.")
-    check_folder("path", path)
-    write(path, *parts_of(fit))
+    file = as_path("path", path)
+    check_folder("path", file)
+    write(file, *parts_of(fit))

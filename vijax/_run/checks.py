@@ -1,5 +1,6 @@
 """What a run is asked for, checked before anything compiles."""
 
+import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from .._family.base import AbstractFamily
 from .._loop.base import AbstractStop
 from .._method.base import AbstractMethod
 from .._misc import is_traced
+from .files import as_path, check_no_other
 
 
 def check_method(method: Any) -> None:
@@ -68,15 +70,14 @@ def check_callbacks(callbacks: Any) -> tuple[Callable, ...]:
 
 
 def check_folder(name: str, path: Any) -> None:
-    """Raise unless a file can be made at `path`."""
+    """Raise unless a file can be made at `path`, or where a link there leads."""
     if path is None:
         return
-    if pathlib.Path(path).is_dir():
+    path = as_path(name, path)
+    check_no_other(name, path)
+    file = pathlib.Path(os.path.realpath(path)) if path.is_symlink() else path
+    if not file.absolute().parent.is_dir():
         raise ValueError(
-            f"`{name}` is {str(path)!r}, which is a folder. Name a file in it."
-        )
-    if not pathlib.Path(path).absolute().parent.is_dir():
-        raise ValueError(
-            f"`{name}` is {str(path)!r}, but there is no folder "
-            f"{str(pathlib.Path(path).parent)!r}. Make it first."
+            f"`{name}` is {str(path)!r}, but there is no folder {str(file.parent)!r}. "
+            "Make it first."
         )

@@ -22,7 +22,7 @@ from .checkpoint import save
 from .checks import check_callbacks, check_folder
 from .interrupt import Interruption
 from .progress_bar import ProgressBar
-from .results import FitError, RESULTS
+from .results import as_fit_error, FitError, RESULTS
 from .start import explain_failure, start
 
 
@@ -234,11 +234,7 @@ def conduct(run: Run, num_steps: int, options: Options, make_fit: Callable) -> A
     except Exception as e:
         if run.num_steps == start_step:
             raise
-        raise FitError(
-            f"{type(e).__name__} after {run.num_steps} steps: {e} The fit so far is the "
-            "attribute `fit` of this error; go on with `error.fit.resume(max_steps)`.",
-            so_far(RESULTS.failed),
-        ) from e
+        raise as_fit_error(e, so_far(RESULTS.failed)) from e
     if result is not RESULTS.nonfinite:
         _warn_of_skipped(run, start_step)
     if options.throw and result is RESULTS.nonfinite:

@@ -1,12 +1,18 @@
 """Loading a fit that was saved."""
 
 import os
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import equinox as eqx
+import jax
+import numpy as np
 
-from .archive import read, read_context
+from .._family.base import AbstractFamily
+from .archive import damaged, fill_in, read
 from .checkpoint import parts_of
+from .files import as_path, check_no_other
+from .results import RESULTS
 from .richer_family import in_the_stage_of
 
 
@@ -18,7 +24,7 @@ def load(path: str | os.PathLike, *, like: T) -> T:
 
     **Arguments:**
 
-    - `path`: the file.
+    - `path`: the file, a string or a `pathlib.Path`; `~` is your home.
     - `like`: a fit of the same model, method, family, stopping rule and trackers, which
         supplies the data and the code. In a new process make one with
         `vi.fit(..., max_steps=0)`: also for a fit of `"auto"` that went on with a flow.
@@ -28,8 +34,10 @@ def load(path: str | os.PathLike, *, like: T) -> T:
 
     The fit, bit for bit.
 
-    **Raises:** `ValueError`, saying what differs, if the file does not match `like` or
-    is none of ours; `FileNotFoundError` if there is none.
+    **Raises:** `ValueError`, saying what differs, if the file does not match `like`;
+    saying what is wrong, if it is none of ours, is damaged, does not have the checksum
+    that is written in it, or holds what no fit can be; or if `path` is no path, or a
+    folder, a device or a pipe. `FileNotFoundError` or `PermissionError` as `open` does.
 
     !!! Example
 
@@ -54,11 +62,71 @@ def load(path: str | os.PathLike, *, like: T) -> T:
     fit: Any = like
     if not hasattr(fit, "progress"):
         raise ValueError(f"`like` must be a `vi.Fit`, but it is a {type(fit).__name__}.")
-    fit = in_the_stage_of(fit, read_context(path).get("the method", ""))
+    file = as_path("path", path)
+    check_no_other("path", file)
+    stored = read(file)
+    fit = in_the_stage_of(fit, stored.context.get("the method", ""))
     fixed, growing, context = parts_of(fit)
-    fixed, growing = read(path, fixed, growing, context)
+    fixed, growing = fill_in(stored, fixed, growing, context)
     progress, result, key = eqx.combine(
         fixed, (fit.progress, fit.result, fit.problem.key)
     )
     problem = eqx.tree_at(lambda p: p.key, fit.problem, key)
-    return type(fit)(problem, progress, *growing, result)
+    loaded = type(fit)(problem, progress, *growing, result)
+    for is_wrong, why in _nonsense(loaded, fit):
+        if is_wrong:
+            raise damaged(file, why)
+    return loaded
+
+
+def _nonsense(fit: Any, like: Any) -> Iterator[tuple[bool | np.bool_, str]]:
+    """What could be wrong with a file whose parts are what they should be, and whether it
+    is. Several fits in one have more axes, in front."""
+    progress, losses, steps = fit.progress, fit.losses, fit.tracked_steps
+    made, skipped, in_a_row = jax.tree.map(
+        np.asarray, (progress.num_steps, progress.num_skipped, progress.num_nonfinite)
+    )
+    records = [leaf.shape[: steps.ndim] for leaf in jax.tree.leaves(fit.trackers)]
+    yield (
+        losses.shape[:-1] != made.shape or steps.shape[:-1] != made.shape,
+        "it holds losses and steps of another number of fits than it is of",
+    )
+    yield (
+        any(shape != steps.shape for shape in records),
+        f"`tracked_steps` is of shape {steps.shape}, but records are of {records}",
+    )
+    losses, steps, after = np.asarray(losses), np.asarray(steps), made[..., None]
+    # A loop inside `jax.jit` has room for more losses, which are NaN, and more records,
+    # which are zero.
+    beyond = losses[np.arange(losses.shape[-1]) >= after]
+    yield (
+        np.any(made > losses.shape[-1]) or not np.all(np.isnan(beyond)),
+        f"`num_steps` is {made}, but there are {losses.shape[-1]} losses",
+    )
+    yield (
+        not np.all((in_a_row >= 0) & (in_a_row <= skipped) & (skipped <= made)),
+        f"of {made} steps {skipped} were skipped, {in_a_row} of them at the end",
+    )
+    latest = np.maximum.accumulate(steps, axis=-1)
+    in_order = (steps == latest) | (steps == 0)
+    yield (
+        not np.all(in_order & (steps >= 0) & (steps <= after)),
+        f"`tracked_steps` do not go up from 0 to `num_steps`, which is {made}",
+    )
+    result = np.asarray(fit.result._value)
+    yield (
+        not np.all((result >= 0) & (result < len(RESULTS))),
+        f"`result` is {result}, which is none of `vi.RESULTS`",
+    )
+    yield (
+        not _is_finite(progress.family, like.progress.family),
+        "its family is not finite",
+    )
+
+
+def _is_finite(family: AbstractFamily, like: AbstractFamily) -> bool:
+    """Whether a family is finite wherever `like` is: one of many may have failed from a
+    start that was not."""
+    numbers = lambda tree: jax.tree.leaves(eqx.filter(tree, eqx.is_inexact_array))
+    pairs = zip(numbers(family), numbers(like), strict=True)
+    return all(np.all(np.isfinite(x) | ~np.isfinite(known)) for x, known in pairs)

@@ -56,6 +56,15 @@ class FitError(Exception):
         self.fit = fit
 
 
+def as_fit_error(error: Exception, fit: Any) -> FitError:
+    """What to raise from an exception that ended a run, to bring its fit along."""
+    return FitError(
+        f"{type(error).__name__} after {fit.num_steps} steps: {error} The fit so far is "
+        "the attribute `fit` of this error; go on with `error.fit.resume(max_steps)`.",
+        fit,
+    )
+
+
 def name_of(result: Any) -> str:
     """The name of a member of `RESULTS`, or "unknown" while it is not known which."""
     sentence = RESULTS[result]

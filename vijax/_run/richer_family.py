@@ -34,7 +34,7 @@ from .._misc import key_for
 from .._objective.stick_the_landing import StickTheLanding
 from .checkpoint import save
 from .host import conduct, History, Options, Run
-from .results import RESULTS
+from .results import as_fit_error, RESULTS
 
 
 # Numbers that no method folds into the key of its steps.
@@ -123,7 +123,11 @@ def _spent(fit: Any, num_evaluations: int) -> Any:
 def _kept(fit: Any, options: Options) -> Any:
     """A fit, in place of the one that the checkpoint has by now."""
     if options.checkpoint is not None:
-        save(options.checkpoint, fit)
+        try:
+            save(options.checkpoint, fit)
+        except Exception as e:
+            fit = eqx.tree_at(lambda fit: fit.result, fit, RESULTS.failed)
+            raise as_fit_error(e, fit) from e
     return fit
 
 
