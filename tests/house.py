@@ -50,7 +50,14 @@ FLOORS: tuple[dict[str, str], ...] = (
 # imports its siblings.
 WITHIN: dict[str, tuple[str, ...]] = {
     "_target": ("permutation", "minibatch", "plates target"),
-    "_frontend": ("numpyro_sites numpyro_handlers pymc_jax", "pymc_graph pymc_sample"),
+    "_frontend": (
+        "numpyro_sites numpyro_handlers pymc_special pymc_rewrite",
+        "numpyro_enumeration pymc_forms pymc_data",
+        "numpyro_model pymc_jax",
+        "pymc_graph pymc_sample",
+        "pymc_words",
+        "pymc_model",
+    ),
     "_draws": (
         "psis resample proposal hamiltonian",
         "draws",
@@ -58,6 +65,7 @@ WITHIN: dict[str, tuple[str, ...]] = {
     ),
     "_auto": ("modes budget judgement",),
     "_run": (
+        "files",
         "archive interrupt results progress_bar checks method_names",
         "checkpoint start",
         "host",

@@ -7,13 +7,38 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.tree_util as jtu
+import numpy as np
 from jaxtyping import PyTree
 
 
 def _by_value(leaf: Any) -> Any:
     """Numbers, words and our functions as they are, anything else by its identity."""
-    is_plain = isinstance(leaf, bool | int | float | str | _Function)
+    is_plain = isinstance(leaf, _PLAIN)
     return (type(leaf), leaf) if is_plain else id(leaf)
+
+
+class Constant:
+    """What a program has in place of an array argument: equal to another one of the same
+    content. It keeps a copy, of the kind that was given."""
+
+    def __init__(self, value: Any):
+        self.value = value.copy()
+        table = getattr(value, "columns", None)
+        parts = [value] if table is None else [value[name] for name in table]
+        arrays = tuple(map(np.asarray, parts))
+        # Objects, such as words, have no bytes that say what they are.
+        content = (x.tolist() if x.dtype.hasobject else x.tobytes() for x in arrays)
+        kinds = tuple((str(x.dtype), x.shape) for x in arrays)
+        self._identity = str(type(value)), str(table), kinds, repr(tuple(content))
+
+    def __deepcopy__(self, memo: dict) -> "Constant":
+        return self
+
+    def __hash__(self):
+        return hash(self._identity)
+
+    def __eq__(self, other):
+        return isinstance(other, Constant) and self._identity == other._identity
 
 
 class Held:
@@ -66,6 +91,9 @@ class _Function:
 
     def __eq__(self, other):
         return isinstance(other, _Function) and self._identity == other._identity
+
+
+_PLAIN = (bool, int, float, str, _Function, Constant, jtu.PyTreeDef)
 
 
 # What a closure names but never got.

@@ -159,6 +159,25 @@ def test_khat_of_weights_that_are_not_finite(getkey):
         vi.pareto_khat(vi.Draws(draws.x, draws.log_q, log_p, draws.target))
 
 
+def test_draws_without_density_weigh_nothing(getkey):
+    # N(0, 1), cut off at zero: half of the draws are worth nothing, the rest the same.
+    def log_density(params):
+        x = params["x"]
+        return jnp.where(x > 0, -0.5 * x**2, -jnp.inf)
+
+    target = vi.from_log_density(log_density, {"x": vi.Param(initial=1.0)})
+    draws = vi.draw(vi.MeanField(jnp.zeros(1), scale=1.3), target, 4_000, key=getkey())
+    assert jnp.any(jnp.isinf(draws.log_p))
+    chosen = draws.resample(4_000, key=getkey()).x
+    assert jnp.all(chosen > 0)
+    assert abs(jnp.mean(chosen) - (2 / jnp.pi) ** 0.5) < 5 * 0.6 / 2_000**0.5
+    assert vi.pareto_khat(draws).mean < 0.5
+    for bad in (jnp.nan, jnp.inf):
+        log_p = draws.log_p.at[3].set(bad)
+        with pytest.raises(ValueError, match="1 of 4000 log weights are NaN or infinite"):
+            vi.Draws(draws.x, draws.log_q, log_p, target).resample(9, key=getkey())
+
+
 @pytest.mark.parametrize("diagnostic", [vi.elbo, vi.pareto_khat])
 def test_too_few_draws(diagnostic, getkey):
     with pytest.raises(ValueError, match="[Dd]raw"):

@@ -534,8 +534,9 @@ def on_a_sphere():
     sample("x", dist.ProjectedNormal(jnp.ones(3)))
 
 
-def branches(n):
-    sample("x", dist.Normal(0.0, 1.0 if n[0] > 0 else 2.0))
+def branches():
+    x = sample("x", dist.Normal(0.0, 1.0))
+    sample("y", dist.Normal(0.0, 1.0 if x > 0 else 2.0))
 
 
 @pytest.mark.parametrize(
@@ -545,7 +546,7 @@ def branches(n):
         (poisson, (), r"`count`.*no finite number of values"),
         (with_param, (), r"numpyro.param.*'loc'.*lift"),
         (on_a_sphere, (), r"`x` has the support.*reparam"),
-        (branches, (Y,), r"plain number"),
+        (branches, (), r"no shape or branch may depend on them"),
         (normal, (), "missing a required argument: 'y'"),
         (normal, (np.array([1.0, np.nan]),), r"data\['y'\]` has 1 NaN"),
         (3.0, (), "must be a NumPyro model"),

@@ -8,6 +8,8 @@ from .._misc import is_traced
 
 # The fewest draws for which the tail has the five that a fit needs.
 FEWEST_DRAWS = 25
+# So many nats below the smallest weight, one counts as zero.
+_NOTHING = 100.0
 # With fewer the weights of a proposal are not judged or used here.
 NUM_DRAWS = 4_096
 
@@ -15,7 +17,8 @@ NUM_DRAWS = 4_096
 def check_log_weights(
     log_p: Float[Array, " draws"], log_q: Float[Array, " draws"]
 ) -> np.ndarray:
-    """The log weights on the host, or an error if importance says nothing."""
+    """The log weights on the host, or an error if importance says nothing. Where the
+    target has no density they are very small."""
     if is_traced(log_p, log_q):
         raise ValueError(
             "Pareto smoothing calls ArviZ, on the host: not inside `jax.jit`, `jax.vmap` "
@@ -28,14 +31,21 @@ def check_log_weights(
             f"{FEWEST_DRAWS}, better 1,000 or more."
         )
     log_weights = (np.asarray(log_p) - np.asarray(log_q)).astype(np.float64)
-    bad = int(np.sum(~np.isfinite(log_weights)))
-    if bad:
+    bad = int(np.sum(np.isnan(log_weights) | (log_weights == np.inf)))
+    if bad or not np.any(np.isfinite(log_weights)):
+        bad = bad or count
         raise ValueError(
             f"{bad} of {count} log weights are NaN or infinite: the target has no "
             "finite log density where the family draws. The fit is far off, or the "
             "supports of the parameters are wrong."
         )
-    return log_weights
+    return _with_floor(log_weights)
+
+
+def _with_floor(log_weights: np.ndarray) -> np.ndarray:
+    """The log weights, with very small ones in place of those that are not finite."""
+    finite = np.isfinite(log_weights)
+    return np.where(finite, log_weights, np.min(log_weights[finite]) - _NOTHING)
 
 
 def proposal_log_weights(
@@ -53,7 +63,7 @@ def proposal_log_weights(
             "None of the draws has a finite log density: the fit is far off, or the "
             "supports of the parameters are wrong."
         )
-    return np.where(finite, log_weights, np.min(log_weights[finite]) - 100)
+    return _with_floor(log_weights)
 
 
 def is_constant(
@@ -61,7 +71,8 @@ def is_constant(
 ) -> bool:
     """Whether the log weights differ by no more than rounding."""
     # A difference of two rounded numbers is known no better than this.
-    size = max(np.max(np.abs(np.asarray(log_p))), np.max(np.abs(np.asarray(log_q))), 1.0)
+    sizes = np.abs(np.asarray([log_p, log_q]))
+    size = max(np.max(sizes, where=np.isfinite(sizes), initial=0.0), 1.0)
     rounding = 16 * float(np.finfo(np.asarray(log_p).dtype).eps * size)
     return bool(np.ptp(log_weights) <= rounding)
 

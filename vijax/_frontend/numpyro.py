@@ -1,5 +1,6 @@
+"""NumPyro models as targets."""
+
 import contextlib
-import dataclasses
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -9,245 +10,23 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import jax.tree_util as jtu
-import numpy as np
-from jaxtyping import Array, Scalar
+from jaxtyping import Array
 from numpyro import handlers
-from numpyro.infer.util import constrain_fn, potential_energy, unconstrain_fn
 
 from .._closures import Held
-from .._custom_types import Data, Key, Params, Point
-from .._misc import lenient_promotion, map_in_batches, tree_size
-from .._target.param import named_parts
-from .._target.plates import plate_minibatch, PlateMinibatch, Seen
-from .._target.target import AbstractModel, as_data, Labels, named_arrays, Target
+from .._custom_types import Data, Point
+from .._misc import is_traced
+from .._target.plates import plate_minibatch
+from .._target.target import as_data, Target
+from .numpyro_enumeration import by_brute_force, check_by_brute_force
 from .numpyro_handlers import (
-    build_handlers,
+    array_places,
     handlers_as_pytrees,
-    innermost,
+    place_of,
     split_arguments,
 )
-from .numpyro_sites import at_zero, describe, is_factor, Layout, NOTHING, PlateIndices
-
-
-class _NumPyroModel(AbstractModel):
-    """A NumPyro model, whose arguments that are arrays are the data."""
-
-    fn: Any
-    rest: Held = eqx.field(static=True)
-    layout: Held = eqx.field(static=True)
-    # Whether the model can be called with whole plates.
-    whole: bool = eqx.field(static=True)
-
-    @property
-    def _layout(self) -> Layout:
-        return self.layout.tree
-
-    @property
-    def enumerates(self) -> bool:
-        """Whether discrete sites are summed out."""
-        return bool(self._layout.discrete)
-
-    @property
-    def dim(self) -> int:
-        return sum(int(np.prod(shape)) for shape in self._layout.shapes.values())
-
-    def initial(self) -> Point:
-        return jnp.zeros(self.dim)
-
-    def _call(self, data: Data) -> tuple[Callable, tuple, dict]:
-        """The model as it sees its plates, and what it is called with."""
-        indices = data.indices if isinstance(data, Seen) else {}
-        arrays = data.data if isinstance(data, Seen) else data
-        arguments = {
-            name: eqx.combine(arrays[name], rest) if name in arrays else rest
-            for name, rest in self.rest.tree.items()
-        }
-        signature: Any = inspect.signature(innermost(self.fn))
-        bound = inspect.BoundArguments(signature, arguments)
-        fn = PlateIndices(build_handlers(self.fn), indices, whole=self.whole)
-        if self.enumerates:
-            from numpyro.contrib.funsor import config_enumerate
-
-            fn = config_enumerate(fn)
-        return fn, bound.args, bound.kwargs
-
-    def _trace(self, data: Data, wrap: Callable, key: Key) -> dict[str, dict]:
-        fn, args, kwargs = self._call(data)
-        with lenient_promotion():
-            model = wrap(handlers.seed(fn, key))
-            return handlers.trace(model).get_trace(*args, **kwargs)
-
-    def log_density(self, x: Point, data: Data, weight: Any) -> Scalar:
-        del weight  # Plates scale by themselves.
-        fn, args, kwargs = self._call(data)
-        with lenient_promotion():
-            if self.enumerates:
-                from numpyro.contrib.funsor import enum
-
-                fn = enum(fn, -self._layout.nesting - 1)
-            energy = potential_energy(
-                fn, args, kwargs, self.unravel(x), enum=self.enumerates
-            )
-        return -jnp.asarray(energy).astype(x.dtype)
-
-    def unravel(self, x: Point) -> Params:
-        shapes = self._layout.shapes
-        return named_parts(x, tuple(shapes), tuple(shapes.values()))
-
-    def constrain(self, x: Point, data: Data) -> Params:
-        fn, args, kwargs = self._call(data)
-        # What depends on a discrete site that is summed out has no one value.
-        deterministic = not self.enumerates
-        if self.enumerates:
-            fn = handlers.seed(fn, jr.key(0))
-        with lenient_promotion():
-            return constrain_fn(
-                fn, args, kwargs, self.unravel(x), return_deterministic=deterministic
-            )
-
-    def _latents(self, params: Params) -> Params:
-        missing = [name for name in self._layout.shapes if name not in params]
-        if missing:
-            raise ValueError(f"`params` lacks {missing}: it has {sorted(params)}.")
-        return {name: params[name] for name in self._layout.shapes}
-
-    def unconstrain(self, params: Params, data: Data) -> Point:
-        fn, args, kwargs = self._call(data)
-        if self.enumerates:
-            fn = handlers.seed(fn, jr.key(0))
-        with lenient_promotion():
-            parts = unconstrain_fn(fn, args, kwargs, self._latents(params))
-        return jnp.concatenate([jnp.ravel(parts[name]) for name in self._layout.shapes])
-
-    def check(self, data: Data, *, in_batches: bool) -> None:
-        del in_batches
-        found = _look_at(self, data)
-        if found.shapes != self._layout.shapes:
-            raise ValueError(
-                "With these data the model has other parameters: unconstrained shapes "
-                f"{found.shapes}, not {self._layout.shapes}. Make a new target with "
-                "`vi.from_numpyro`."
-            )
-
-    def minibatch(self, batch_size: Any, old: Any) -> PlateMinibatch | None:
-        layout = self._layout
-        is_open = lambda name: self.whole and name not in layout.within
-        lengths = {name: n for name, n in layout.lengths.items() if is_open(name)}
-        usual = tuple(name for name, _, _ in old.plates) if old else tuple(lengths)
-        return plate_minibatch(batch_size, lengths, usual)
-
-    @property
-    def is_generative(self) -> bool:
-        return True
-
-    def rebind(self, new: Data, old: Data) -> tuple[AbstractModel, Data]:
-        names = tuple(inspect.signature(innermost(self.fn)).parameters)
-        if not isinstance(new, dict) or set(new) - set(names):
-            got = sorted(new) if isinstance(new, dict) else f"a {type(new).__name__}"
-            raise ValueError(
-                "`data` must be a dictionary of those of the model's arguments that "
-                f"change; they are {list(names)}, but it is {got}."
-            )
-        arrays, rest = split_arguments(new)
-        kept = {name: leaf for name, leaf in old.items() if name not in new}
-        rest = Held(self.rest.tree | {name: rest[name] for name in new})
-        return dataclasses.replace(self, rest=rest), kept | arrays
-
-    def log_likelihood(self, params: Params, data: Data) -> Params:
-        if self.enumerates:
-            raise ValueError(
-                "What one observation adds is not known where discrete sites "
-                f"{self._layout.discrete} are summed out. Write them as a mixture, e.g. "
-                "`dist.MixtureSameFamily`."
-            )
-        latents = self._latents(params)
-        wrap = lambda fn: handlers.substitute(fn, data=latents)
-        sites = self._trace(data, wrap, jr.key(0))
-        return {
-            name: site["fn"].log_prob(site["value"])
-            for name, site in sites.items()
-            if site["type"] == "sample"
-            and site["is_observed"]
-            and not is_factor(site["fn"])
-        }
-
-    def predict(
-        self, key: Key, params: Params, data: Data, names: tuple[str, ...] | None
-    ) -> Params:
-        latents = self._latents(params)
-        keys = jr.split(key, jtu.tree_leaves(latents)[0].shape[0])
-        return _predict(self, keys, latents, data, names or self._layout.observed)
-
-    def sample_prior(self, key: Key, num_draws: int, data: Data) -> tuple[Params, Params]:
-        layout = self._layout
-        deterministic = () if self.enumerates else layout.deterministic
-        inner = (*layout.shapes, *deterministic)
-        names = (*inner, *layout.observed)
-        out = _predict(self, jr.split(key, num_draws), {}, data, names)
-        return {k: out[k] for k in inner}, {k: out[k] for k in layout.observed}
-
-    def labels(self, data: Data) -> Labels:
-        # Anew: with data to predict from, plates may have other lengths.
-        layout = _look_at(self, data)
-        observed = jax.tree.map(np.asarray, _observed(self, data))
-        seen = [np.asarray(value) for value in observed.values()]
-        is_new = lambda x: not any(np.array_equal(x, y) for y in seen)
-        constants = {k: v for k, v in named_arrays(data).items() if is_new(v)}
-        dims = {
-            name: [dim or f"{name}_dim_{i}" for i, dim in enumerate(axes)]
-            for name, axes in layout.dims.items()
-            if any(axes)
-        }
-        used = {dim for axes in dims.values() for dim in axes}
-        lengths = layout.lengths.items()
-        coords = {name: np.arange(n) for name, n in lengths if name in used}
-        return Labels(observed, constants, coords, dims)
-
-
-def _look_at(model: _NumPyroModel, data: Data) -> Layout:
-    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), data)
-
-    def look(arrays: Data) -> None:
-        wrap = lambda fn: handlers.substitute(fn, substitute_fn=at_zero)
-        sites = model._trace(arrays, wrap, jr.key(0))
-        found.append(describe(sites))
-        with lenient_promotion():  # Shapes that disagree show only here.
-            for site in sites.values():
-                if site["type"] == "sample":
-                    site["fn"].log_prob(site["value"])
-
-    found: list[Layout] = []
-    jax.eval_shape(look, abstract)
-    return found[0]
-
-
-@eqx.filter_jit
-def _observed(model: _NumPyroModel, data: Data) -> Params:
-    wrap = lambda fn: handlers.substitute(fn, substitute_fn=at_zero)
-    sites = model._trace(data, wrap, jr.key(0))
-    return {name: sites[name]["value"] for name in model._layout.observed}
-
-
-@eqx.filter_jit
-def _predict(
-    model: _NumPyroModel,
-    keys: Array,
-    latents: Params,
-    data: Data,
-    names: tuple[str, ...],
-) -> Params:
-    def one(args: tuple[Key, Params]) -> Params:
-        key, latents = args
-        wrap = lambda fn: handlers.substitute(handlers.uncondition(fn), data=latents)
-        sites = model._trace(data, wrap, key)
-        unknown = [name for name in names if name not in sites]
-        if unknown:
-            raise ValueError(
-                f"There is no site {unknown[0]!r} in the model. There are {list(sites)}."
-            )
-        return {name: sites[name]["value"] for name in names}
-
-    return map_in_batches(one, (keys, latents), tree_size(data))
+from .numpyro_model import look_at, NumPyroModel
+from .numpyro_sites import Layout, NOTHING, zeros_of
 
 
 def _check_discrete(layout: Layout) -> None:
@@ -276,7 +55,60 @@ def _check_plates(layout: Layout) -> None:
             )
 
 
-def from_numpyro(model: Any, /, *args: Any, **kwargs: Any) -> Target:
+def _check_networks(model: NumPyroModel, data: Data) -> None:
+    """Raise if the density depends on a value that has no prior."""
+    values = zeros_of(model.layout.tree.networks)
+    if not values:
+        return
+
+    def density(values: Any, data: Data) -> Array:
+        fn, args, kwargs = model.called(data)
+        fn = handlers.substitute(fn, data=values)
+        return model.density_of(fn, args, kwargs, jnp.zeros(model.dim))
+
+    names = [place_of(path) for path, _ in jtu.tree_flatten_with_path(values)[0]]
+    used = _needed(jax.make_jaxpr(density)(values, data).jaxpr)[: len(names)]
+    culprits = [name for name, is_used in zip(names, used, strict=True) if is_used]
+    if culprits:
+        site = next(name for name in values if culprits[0].startswith(name))
+        raise ValueError(
+            f"The model has a `numpyro.param` site, {site!r}, which has no prior, and "
+            f"its density depends on it (on {', '.join(culprits[:3])}). Give it one: "
+            "`numpyro.sample`, with `dist.ImproperUniform` for a flat one; or "
+            "`numpyro.handlers.lift(model, prior={...})`. To keep its first value, "
+            f"`numpyro.handlers.block(model, hide=[{site!r}])`."
+        )
+
+
+def _needed(jaxpr: Any) -> list[bool]:
+    """Which inputs of a program its outputs depend on, at most."""
+    needed = {id(var) for var in jaxpr.outvars}
+    for eqn in reversed(jaxpr.eqns):
+        if any(id(var) in needed for var in eqn.outvars):
+            needed |= {id(var) for var in eqn.invars}
+    return [id(var) in needed for var in jaxpr.invars]
+
+
+def _check_sums(model: NumPyroModel, data: Data) -> None:
+    """Raise unless the sum over discrete sites is that over their joint values, where
+    these can be tried."""
+    discrete = model.layout.tree.discrete
+    if not discrete or is_traced(data):
+        return
+
+    @eqx.filter_jit
+    def both(x: Point, data: Data) -> tuple[Array, Array | None]:
+        fn, args, kwargs = model.called(data)
+        brute = by_brute_force(fn, args, kwargs, model.unravel(x), discrete)
+        return model.log_density(x, data, 1.0), brute
+
+    x = 0.5 * jr.normal(jr.key(0), (model.dim,))
+    summed, brute = both(x, data)
+    if brute is not None:
+        check_by_brute_force(float(summed), float(brute), discrete)
+
+
+def from_numpyro(model: Any, /, *args: Any, static: Any = (), **kwargs: Any) -> Target:
     """A target from a NumPyro model.
 
     All that NumPyro's own NUTS can sample from works: any continuous support, nested
@@ -289,7 +121,16 @@ def from_numpyro(model: Any, /, *args: Any, **kwargs: Any) -> Target:
     with whole plates, they are taken as they are, scaled as the plate says.
 
     Discrete sites are summed out, which needs the extra `enumerate`. Deterministic sites
-    are not reported then.
+    are not reported then. What NumPyro's sum comes to is checked: a site that depends on
+    a discrete one beyond its plates is refused, and where the discrete sites have no more
+    than 2,000 joint values, each of these is tried at a random point.
+
+    Models may compute with some arrays as NumPy does (`np.log(times)`,
+    `len(np.unique(group))`, loops over rows): such arrays, found by trying, become
+    constants of the model, and new values of them compile anew. All the others are data.
+
+    What `obs_mask=` leaves open is a latent site. Where something was observed it has a
+    standard normal density, on the unconstrained scale, lest it be flat there.
 
     **Arguments:**
 
@@ -298,6 +139,9 @@ def from_numpyro(model: Any, /, *args: Any, **kwargs: Any) -> Target:
     - `args`, `kwargs`: what it is called with. Arrays are data: the same model with
         others of equal shapes does not compile again. Everything else (numbers, words,
         arrays that hold one whole number) is a part of the model.
+    - `static`: names of arguments whose arrays are constants of the model. Default: those
+        that have to be. Keyword only; where the model has an argument of this name, it is
+        the model's.
 
     **Returns:**
 
@@ -305,8 +149,9 @@ def from_numpyro(model: Any, /, *args: Any, **kwargs: Any) -> Target:
     arguments; `target.with_data({"y": new})` replaces some of them.
 
     **Raises:** `ValueError` if the model fails with these arguments, for a support that
-    NumPyro has no transform to, a `numpyro.param` site, a discrete site that cannot be
-    summed out, a latent site within a subsampled plate, or NaN in the data.
+    NumPyro has no transform to, a `numpyro.param` site that the density depends on, a
+    discrete site that cannot be summed out, a latent site within a subsampled plate, or
+    where NaN in the data make the density or its gradient NaN.
 
     !!! Example
 
@@ -334,6 +179,8 @@ def from_numpyro(model: Any, /, *args: Any, **kwargs: Any) -> Target:
             f"but it is a {type(model).__name__}."
         )
     signature = inspect.signature(model)
+    if "static" in signature.parameters and static != ():
+        kwargs, static = kwargs | {"static": static}, ()
     try:
         bound = signature.bind(*args, **kwargs)
     except TypeError as e:
@@ -341,10 +188,15 @@ def from_numpyro(model: Any, /, *args: Any, **kwargs: Any) -> Target:
             f"The model cannot be called with these arguments: {e}. Its signature is "
             f"`{signature}`."
         ) from e
-    arrays, rest = split_arguments(dict(bound.arguments))
-    arrays, fn = as_data(arrays), handlers_as_pytrees(model)
-    make = lambda layout, whole: _NumPyroModel(fn, Held(rest), Held(layout), whole)
-    layout, minibatch = _first_look(make(NOTHING, False), arrays), None
+    arguments = dict(bound.arguments)
+    fn = handlers_as_pytrees(model)
+
+    def make(constants: frozenset[str], layout: Layout = NOTHING, *, whole: bool = False):
+        arrays, rest = split_arguments(arguments, constants)
+        held = Held(rest), constants, Held(layout)
+        return NumPyroModel(fn, *held, whole), as_data(arrays, nan_allowed=True)
+
+    constants, layout = _first_look(make, arguments, _chosen(static, arguments))
     if not layout.shapes:
         raise ValueError(
             "The model has no latent site with a continuous distribution: there is "
@@ -352,26 +204,64 @@ def from_numpyro(model: Any, /, *args: Any, **kwargs: Any) -> Target:
         )
     _check_discrete(layout)
     _check_plates(layout)
-    out = make(layout, False)
+    out, arrays = make(constants, layout)
+    minibatch = None
     # The data may be a batch already; then whole plates do not fit them.
     with contextlib.suppress(Exception):
         if layout.seen:
-            whole = _look_at(make(NOTHING, True), arrays)
+            whole = look_at(*make(constants, whole=True))
             minibatch = plate_minibatch(layout.seen, layout.lengths, ())
-            out = make(whole, True)
-    return Target(out, arrays, minibatch)
+            out, arrays = make(constants, whole, whole=True)
+    _check_networks(out, arrays)
+    target = Target(out, arrays, minibatch)
+    _check_sums(out, target.data)
+    return target
 
 
-def _first_look(model: _NumPyroModel, arrays: Data) -> Layout:
+def _chosen(static: Any, arguments: dict[str, Any]) -> frozenset[str]:
+    """The places of the arrays that the user declares to be constants."""
+    static = (static,) if isinstance(static, str) else tuple(static)
+    for name in static:
+        if name not in arguments:
+            raise ValueError(
+                f"`static` names {name!r}, which is no argument of this call of the "
+                f"model. There are {list(arguments)}."
+            )
+    return frozenset(array_places({name: arguments[name] for name in static}))
+
+
+def _first_look(
+    make: Callable, arguments: dict[str, Any], constants: frozenset[str]
+) -> tuple[frozenset[str], Layout]:
+    """What the model consists of, and which arrays are constants of it: no more of them
+    than have to be."""
     try:
-        return _look_at(model, arrays)
-    except ValueError:
-        raise
-    except Exception as e:
-        words = lambda x: f"{x.dtype}{list(x.shape)}"
-        raise ValueError(
-            f"The model raised {type(e).__name__}: {e}. It was called with the arrays "
-            f"{jax.tree.map(words, arrays)}, whose values are not known while JAX "
-            f"traces it, and with {model.rest.tree}. What decides shapes or branches "
-            "must be a plain number or a word, not an array."
-        ) from e
+        return constants, look_at(*make(constants))
+    except Exception as error:
+        found = _looked(make, frozenset(array_places(arguments)))
+        if found is None:
+            if isinstance(error, ValueError):
+                raise
+            raise _refusal(error, arguments) from error
+    needed = frozenset(array_places(arguments))
+    for place in sorted(needed - constants):
+        fewer = _looked(make, needed - {place})
+        if fewer is not None:
+            needed, found = needed - {place}, fewer
+    return needed, found
+
+
+def _looked(make: Callable, constants: frozenset[str]) -> Layout | None:
+    try:
+        return look_at(*make(constants))
+    except Exception:
+        return None
+
+
+def _refusal(error: Exception, arguments: dict[str, Any]) -> ValueError:
+    words = lambda x: f"{x.dtype}{list(x.shape)}" if hasattr(x, "dtype") else x
+    return ValueError(
+        f"The model raised {type(error).__name__}: {error}. It was called with "
+        f"{jax.tree.map(words, arguments)}. What it computes with its parameters must be "
+        "of `jax.numpy`, and no shape or branch may depend on them."
+    )

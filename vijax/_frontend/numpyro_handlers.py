@@ -9,6 +9,7 @@ import jax.tree_util as jtu
 import numpy as np
 from numpyro.primitives import Messenger
 
+from .._closures import Constant
 from .._misc import is_tracer
 
 
@@ -33,7 +34,7 @@ def is_handler(x: Any) -> bool:
 
 def handlers_as_pytrees(x: Any) -> Any:
     if isinstance(x, np.ndarray):
-        return jax.device_put(x)
+        return jax.device_put(np.array(x))  # A copy, which nobody else changes.
     if not is_handler(x):
         return x
     # What `functools.update_wrapper` copied from the function inside.
@@ -69,15 +70,50 @@ def _plain(leaf: Any) -> Any:
     return leaf.item() if is_wrapped and not is_tracer(leaf) else leaf
 
 
-def split_arguments(arguments: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Arguments as arrays and as the rest, each with `None` where the other is."""
-    arrays, rest = eqx.partition(arguments, _is_data)
+def split_arguments(
+    arguments: dict[str, Any], constants: frozenset[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Arguments as arrays and as the rest, each with `None` where the other is. Arrays at
+    the places `constants` belong to the rest."""
+
+    def is_array(path: Any, leaf: Any) -> bool:
+        return _is_data(leaf) and place_of(path) not in constants
+
+    def rest(path: Any, leaf: Any) -> Any:
+        if is_array(path, leaf):
+            return None
+        return Constant(leaf) if _is_data(leaf) and not is_tracer(leaf) else _plain(leaf)
+
+    mask = jtu.tree_map_with_path(is_array, arguments)
+    arrays = eqx.filter(arguments, mask)
     arrays = {k: v for k, v in arrays.items() if jtu.tree_leaves(v)}
     arrays = jax.tree.map(
         lambda x: np.asarray(x) if _is_of_pandas(x) and not hasattr(x, "columns") else x,
         arrays,
     )
-    return arrays, jax.tree.map(_plain, rest)
+    return arrays, jtu.tree_map_with_path(rest, arguments)
+
+
+def place_of(path: Any) -> str:
+    """The name of an argument, and the way to an array in it, such as `data['x']`."""
+    first, *others = path
+    return jtu.keystr((first,), simple=True) + jtu.keystr(tuple(others))
+
+
+def array_places(arguments: dict[str, Any]) -> list[str]:
+    """Where the arrays among some arguments are."""
+    leaves = jtu.tree_flatten_with_path(arguments)[0]
+    return [place_of(path) for path, leaf in leaves if _is_data(leaf)]
+
+
+def whole_arguments(arrays: dict[str, Any], rest: dict[str, Any]) -> dict[str, Any]:
+    """What `split_arguments` has split."""
+    value = lambda leaf: leaf.value if isinstance(leaf, Constant) else leaf
+    rest = jax.tree.map(value, rest)
+    return {
+        name: eqx.combine(arrays[name], part) if name in arrays else part
+        for name, part in rest.items()
+    }
 
 
 def innermost(fn: Any) -> Any:

@@ -1,13 +1,17 @@
 """What a NumPyro model consists of, and which indices its plates see."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
+import jax.tree_util as jtu
+import numpy as np
 from jaxtyping import Array
 from numpyro.distributions import (
     biject_to,
+    Distribution,
     ExpandedDistribution,
     MaskedDistribution,
     Unit,
@@ -24,6 +28,9 @@ class PlateIndices(Messenger):
         self.whole = whole
 
     def process_message(self, msg: dict) -> None:
+        if msg["type"] == "sample":
+            # NumPyro writes the axes of a site into this, which sites may share.
+            msg["infer"] = dict(msg["infer"])
         if msg["type"] != "plate":
             return
         length, size = msg["args"]
@@ -35,6 +42,81 @@ class PlateIndices(Messenger):
         msg["value"] = indices
 
 
+class StandInsForSeen(Messenger):
+    """Gives what `obs_mask=` leaves open a density: `names` are latent sites that matter
+    only where nothing was observed. Where something was, they would be flat, which no
+    posterior is; a standard normal takes that place, on the unconstrained scale."""
+
+    def __init__(self, fn: Callable, names: tuple[str, ...]):
+        super().__init__(fn)
+        self.names = names
+
+    def process_message(self, msg: dict) -> None:
+        if msg["type"] == "sample" and msg["name"] in self.names:
+            msg["fn"] = _Filled(msg["fn"])
+
+
+class _Filled(Distribution):
+    """A masked distribution, with a standard normal where it is masked."""
+
+    def __init__(self, masked: MaskedDistribution):
+        self._masked = masked
+        super().__init__(masked.batch_shape, masked.event_shape)
+
+    @property
+    def support(self) -> Any:
+        return self._masked.support
+
+    def log_prob(self, value: Any, intermediates: Any = None) -> Array:
+        del intermediates
+        transform = biject_to(self.support)
+        x = transform.inv(value)
+        normal = -0.5 * (x**2 + np.log(2 * np.pi).item())
+        axes = tuple(range(x.ndim - transform.domain.event_dim, x.ndim))
+        # Without the log-Jacobian, which NumPyro masks too.
+        stand_in = jnp.sum(normal, axis=axes)
+        axes = tuple(range(len(self.batch_shape) - stand_in.ndim, 0))
+        stand_in = jnp.sum(stand_in, axis=axes) if axes else stand_in
+        mask = self._masked._mask
+        return jnp.where(mask, self._masked.base_dist.log_prob(value), stand_in)
+
+
+class Parts(eqx.Module):
+    """The shapes and dtypes of a pytree of arrays, and its structure."""
+
+    structure: Any
+    shapes: tuple[tuple[int, ...], ...]
+    dtypes: tuple[str, ...]
+
+
+def zeros_of(parts: dict[str, Parts]) -> dict[str, Any]:
+    """Pytrees of zeros."""
+    out = {}
+    for name, part in parts.items():
+        pairs = zip(part.shapes, part.dtypes, strict=True)
+        leaves = [jnp.zeros(shape, dtype) for shape, dtype in pairs]
+        out[name] = jtu.tree_unflatten(part.structure, leaves)
+    return out
+
+
+def _parts(tree: Any) -> Parts:
+    leaves, structure = jtu.tree_flatten(tree)
+    shapes = tuple(tuple(jnp.shape(leaf)) for leaf in leaves)
+    return Parts(structure, shapes, tuple(str(jnp.result_type(leaf)) for leaf in leaves))
+
+
+class Discrete(eqx.Module):
+    """A discrete site: the shape of its value, and how many values an entry may take."""
+
+    shape: tuple[int, ...]
+    num_values: int
+
+    @property
+    def size(self) -> int:
+        """How many entries there are."""
+        return math.prod(self.shape)
+
+
 class Layout(eqx.Module):
     """What a model consists of: known before anything is computed."""
 
@@ -42,7 +124,7 @@ class Layout(eqx.Module):
     shapes: dict[str, tuple[int, ...]]
     observed: tuple[str, ...]
     deterministic: tuple[str, ...]
-    discrete: tuple[str, ...]
+    discrete: dict[str, Discrete]
     # The length of each plate, and of those that say so how much of it a step sees.
     lengths: dict[str, int]
     seen: dict[str, int]
@@ -50,10 +132,14 @@ class Layout(eqx.Module):
     within: dict[str, tuple[str, ...]]
     dims: dict[str, tuple[str | None, ...]]
     nesting: int
+    # Values without a prior: of networks, whose weights have priors of their own.
+    networks: dict[str, Parts]
+    # What `obs_mask=` leaves open.
+    filled: tuple[str, ...]
 
 
 # Before a model was looked at.
-NOTHING = Layout({}, (), (), (), {}, {}, {}, {}, 0)
+NOTHING = Layout({}, (), (), {}, {}, {}, {}, {}, 0, {}, ())
 
 
 def _transform(site: dict) -> Any:
@@ -86,8 +172,9 @@ def is_factor(fn: Any) -> bool:
 
 
 def describe(sites: dict[str, dict]) -> Layout:
-    shapes, observed, deterministic, discrete = {}, [], [], []
+    shapes, observed, deterministic, discrete = {}, [], [], {}
     lengths, seen, within, dims, nesting = {}, {}, {}, {}, 0
+    networks, filled = {}, []
     for name, site in sites.items():
         if site["type"] == "plate":
             length, size = site["args"]
@@ -96,11 +183,7 @@ def describe(sites: dict[str, dict]) -> Layout:
                 seen[name] = size
             continue
         if site["type"] == "param":
-            raise ValueError(
-                f"The model has a `numpyro.param` site, {name!r}, which has no prior. "
-                "Give it one: `numpyro.sample`, with `dist.ImproperUniform` for a flat "
-                "one; or `numpyro.handlers.lift(model, prior={...})`."
-            )
+            networks[name] = _parts(site["value"])
         if site["type"] not in ("sample", "deterministic"):
             continue
         frames = site["cond_indep_stack"]
@@ -119,23 +202,41 @@ def describe(sites: dict[str, dict]) -> Layout:
                     "that could be summed out. Write the model without it, e.g. "
                     "`dist.GammaPoisson` for counts of a random rate."
                 )
-            discrete.append(name)
+            discrete[name] = _discrete(site)
         else:
             shape = tuple(jnp.shape(site["value"]))
             shapes[name] = tuple(_transform(site).inverse_shape(shape))
+            if _is_left_open(site, sites):
+                filled.append(name)
             for frame in frames:
                 within[frame.name] = (*within.get(frame.name, ()), name)
     return Layout(
         shapes,
         tuple(observed),
         tuple(deterministic),
-        tuple(discrete),
+        discrete,
         lengths,
         seen,
         within,
         dims,
         nesting,
+        networks,
+        tuple(filled),
     )
+
+
+def _is_left_open(site: dict, sites: dict[str, dict]) -> bool:
+    """Whether a latent site is what `obs_mask=` leaves out of an observed one."""
+    stem, found, _ = site["name"].rpartition("_unobserved")
+    is_masked = isinstance(site["fn"], MaskedDistribution)
+    return bool(found) and is_masked and f"{stem}_observed" in sites
+
+
+def _discrete(site: dict) -> Discrete:
+    fn = site["fn"]
+    shape = tuple(jnp.shape(site["value"]))
+    shape = shape[: len(shape) - fn.event_dim]
+    return Discrete(shape, fn.enumerate_support(expand=False).shape[0])
 
 
 def _dims(site: dict, frames: list) -> tuple[str | None, ...]:

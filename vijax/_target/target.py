@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Int, PyTree, Scalar
 
 from .._custom_types import Data, Key, Params, Point
-from .._misc import is_tracer
+from .._misc import is_traced, is_tracer
 from .minibatch import AbstractMinibatch, as_minibatch, Minibatch
 
 
@@ -66,6 +66,11 @@ class AbstractModel(eqx.Module):
         if isinstance(old, Minibatch) and keeps and not isinstance(batch_size, Minibatch):
             batch_size = old.resized(batch_size)
         return as_minibatch(batch_size)
+
+    @property
+    def judges_nan(self) -> bool:
+        """Whether NaN in the data are welcome as long as the density is finite."""
+        return False
 
     @property
     def is_generative(self) -> bool:
@@ -134,7 +139,16 @@ def named_arrays(data: Any) -> dict[str, np.ndarray]:
     return out
 
 
+def _nan_in_words(name: str, count: int, size: int) -> str:
+    return (
+        f"`{name}` has {count} NaN among its {size} entries. Drop or impute them, or put "
+        "numbers in their place and pass a mask."
+    )
+
+
 def _count_nan(array: Array | np.ndarray) -> int:
+    if not jnp.issubdtype(array.dtype, jnp.inexact):
+        return 0
     # Where the data are: on an accelerator a look from the host would copy them all, and
     # on the host a look by JAX would compile.
     if isinstance(array, jax.Array) and any(d.platform != "cpu" for d in array.devices()):
@@ -142,8 +156,12 @@ def _count_nan(array: Array | np.ndarray) -> int:
     return int(np.sum(np.isnan(array)))
 
 
-def as_data(data: Any) -> PyTree[Array]:
-    """The data as JAX arrays, or an error that says which leaf is wrong."""
+def as_data(data: Any, *, nan_allowed: bool = False) -> PyTree[Array]:
+    """The data as JAX arrays, or an error that says which leaf is wrong.
+
+    Arrays of NumPy are copied, so that they can be changed afterwards; but not memory
+    maps, whose data may be larger than the memory.
+    """
 
     def convert(path, leaf):
         name = f"data{jtu.keystr(path)}"
@@ -161,15 +179,36 @@ def as_data(data: Any) -> PyTree[Array]:
                 f"`{name}` is not numeric: it is a {type(leaf).__name__} of dtype "
                 f"{array.dtype}. Give arrays of numbers (encode categories as integers)."
             )
-        bad = _count_nan(array) if jnp.issubdtype(array.dtype, jnp.inexact) else 0
+        bad = 0 if nan_allowed else _count_nan(array)
         if bad:
-            raise ValueError(
-                f"`{name}` has {bad} NaN among its {array.size} entries. Drop or impute "
-                "them, or put numbers in their place and pass a mask."
-            )
-        return jax.device_put(array) if isinstance(array, np.ndarray) else array
+            raise ValueError(_nan_in_words(name, bad, array.size))
+        if not isinstance(array, np.ndarray):
+            return array
+        # On a CPU the device would go on with the caller's own memory.
+        is_mapped = isinstance(leaf, np.memmap)
+        return jax.device_put(array if is_mapped else np.array(array))
 
     return jtu.tree_map_with_path(convert, data)
+
+
+def _check_nan(target: "Target") -> None:
+    """Raise if NaN in the data reach the log density or its gradient."""
+    leaves = jtu.tree_flatten_with_path(target.data)[0]
+    counts = {path: _count_nan(leaf) for path, leaf in leaves}
+    if not any(counts.values()):
+        return
+    initial = target.model.initial()
+    steps = np.linspace(-1.0, 1.0, initial.size, dtype=initial.dtype)
+    density = eqx.filter_jit(lambda t, x: jax.value_and_grad(t.log_density)(x))
+    for x in (initial, initial + steps, initial - steps):
+        if all(np.all(np.isfinite(leaf)) for leaf in density(target, x)):
+            return
+    path, leaf = next((path, leaf) for path, leaf in leaves if counts[path])
+    name = f"data{jtu.keystr(path)}"
+    raise ValueError(
+        f"{_nan_in_words(name, counts[path], leaf.size)} With them the log density or "
+        "its gradient is not finite."
+    )
 
 
 class Target(eqx.Module):
@@ -208,7 +247,7 @@ class Target(eqx.Module):
         - `minibatch`: what a step sees of them. Default: all of them.
         """
         self.model = model
-        self.data = as_data(data)
+        self.data = as_data(data, nan_allowed=model.judges_nan)
         self.minibatch = minibatch
         self.weight = 1.0
         self.is_batch = False
@@ -221,6 +260,8 @@ class Target(eqx.Module):
             # The likelihood must make sense with a part of the data too.
             batch = jax.eval_shape(lambda data: minibatch(jr.key(0), data)[0], self.data)
             model.check(batch, in_batches=True)
+        if model.judges_nan and not is_traced(self.data):
+            _check_nan(self)
 
     @property
     def dim(self) -> int:

@@ -1,0 +1,322 @@
+"""A NumPyro model as a log density of one vector, with its arrays as data."""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import jax.tree_util as jtu
+import numpy as np
+from jaxtyping import Array, Scalar
+from numpyro import handlers
+from numpyro.infer.util import (
+    _unconstrain_reparam,
+    constrain_fn,
+    potential_energy,
+    unconstrain_fn,
+)
+
+from .._closures import Held
+from .._custom_types import Data, Key, Params, Point
+from .._misc import lenient_promotion, map_in_batches, tree_size
+from .._target.param import named_parts
+from .._target.plates import plate_minibatch, PlateMinibatch, Seen
+from .._target.target import AbstractModel, Labels, named_arrays
+from .numpyro_enumeration import (
+    check_sums,
+    enumerated,
+    marked,
+    summed_log_density,
+    trace_of,
+)
+from .numpyro_handlers import build_handlers, innermost, split_arguments, whole_arguments
+from .numpyro_sites import (
+    at_zero,
+    describe,
+    is_factor,
+    Layout,
+    PlateIndices,
+    StandInsForSeen,
+    zeros_of,
+)
+
+
+class NumPyroModel(AbstractModel):
+    """A NumPyro model, whose arguments that are arrays are the data.
+
+    **Attributes:**
+
+    - `fn`: the model, with its effect handlers as pytrees.
+    - `rest`: its other arguments.
+    - `constants`: the places of arrays among them: what shapes or branches depend on.
+    - `layout`: what it consists of.
+    - `whole`: whether it can be called with whole plates.
+    """
+
+    fn: Any
+    rest: Held = eqx.field(static=True)
+    constants: frozenset[str] = eqx.field(static=True)
+    layout: Held = eqx.field(static=True)
+    whole: bool = eqx.field(static=True)
+
+    @property
+    def _layout(self) -> Layout:
+        return self.layout.tree
+
+    @property
+    def enumerates(self) -> bool:
+        """Whether discrete sites are summed out."""
+        return bool(self._layout.discrete)
+
+    @property
+    def judges_nan(self) -> bool:
+        return True
+
+    @property
+    def dim(self) -> int:
+        return sum(int(np.prod(shape)) for shape in self._layout.shapes.values())
+
+    def initial(self) -> Point:
+        return jnp.zeros(self.dim)
+
+    def called(self, data: Data) -> tuple[Callable, tuple, dict]:
+        """The model as it sees its plates, and what it is called with."""
+        indices = data.indices if isinstance(data, Seen) else {}
+        arrays = data.data if isinstance(data, Seen) else data
+        arguments = whole_arguments(arrays, self.rest.tree)
+        signature: Any = inspect.signature(innermost(self.fn))
+        bound = inspect.BoundArguments(signature, arguments)
+        fn = PlateIndices(build_handlers(self.fn), indices, whole=self.whole)
+        if self._layout.networks:
+            # Nothing depends on these values: each is replaced by a draw.
+            fn = handlers.substitute(fn, data=zeros_of(self._layout.networks))
+        if self.enumerates:
+            fn = marked(fn)
+        return fn, bound.args, bound.kwargs
+
+    def _trace(self, data: Data, wrap: Callable, key: Key) -> dict[str, dict]:
+        fn, args, kwargs = self.called(data)
+        with lenient_promotion():
+            model = wrap(handlers.seed(fn, key))
+            return handlers.trace(model).get_trace(*args, **kwargs)
+
+    def log_density(self, x: Point, data: Data, weight: Any) -> Scalar:
+        del weight  # Plates scale by themselves.
+        return self.density_of(*self.called(data), x)
+
+    def density_of(self, fn: Callable, args: tuple, kwargs: dict, x: Point) -> Scalar:
+        """The log density of the model, perhaps within further handlers."""
+        fn = StandInsForSeen(fn, self._layout.filled)
+        latents = self.unravel(x)
+        with lenient_promotion():
+            if not self.enumerates:
+                value = -jnp.asarray(potential_energy(fn, args, kwargs, latents))
+            else:
+                fn = self._unconstrained(enumerated(fn, self._layout.nesting), latents)
+                value = summed_log_density(fn, args, kwargs)
+        return value.astype(x.dtype)
+
+    def _unconstrained(self, fn: Callable, latents: Params) -> Callable:
+        """The model at unconstrained values, whose log-Jacobians are factors of it."""
+        at = functools.partial(_unconstrain_reparam, latents)
+        return handlers.substitute(fn, substitute_fn=at)
+
+    def check_sums(self, data: Data) -> None:
+        """Raise unless NumPyro sums discrete sites as the model has them."""
+        layout = self._layout
+
+        def look(data: Data) -> None:
+            fn, args, kwargs = self.called(data)
+            latents = self.unravel(self.initial())
+            fn = self._unconstrained(enumerated(fn, layout.nesting), latents)
+            check_sums(trace_of(fn, args, kwargs), layout.discrete)
+
+        jax.eval_shape(look, data)
+
+    def unravel(self, x: Point) -> Params:
+        shapes = self._layout.shapes
+        return named_parts(x, tuple(shapes), tuple(shapes.values()))
+
+    def constrain(self, x: Point, data: Data) -> Params:
+        fn, args, kwargs = self.called(data)
+        # What depends on a discrete site that is summed out has no one value.
+        deterministic = not self.enumerates
+        if self.enumerates:
+            fn = handlers.seed(fn, jr.key(0))
+        with lenient_promotion():
+            return constrain_fn(
+                fn, args, kwargs, self.unravel(x), return_deterministic=deterministic
+            )
+
+    def _latents(self, params: Params) -> Params:
+        missing = [name for name in self._layout.shapes if name not in params]
+        if missing:
+            raise ValueError(f"`params` lacks {missing}: it has {sorted(params)}.")
+        return {name: params[name] for name in self._layout.shapes}
+
+    def unconstrain(self, params: Params, data: Data) -> Point:
+        fn, args, kwargs = self.called(data)
+        if self.enumerates:
+            fn = handlers.seed(fn, jr.key(0))
+        with lenient_promotion():
+            parts = unconstrain_fn(fn, args, kwargs, self._latents(params))
+        return jnp.concatenate([jnp.ravel(parts[name]) for name in self._layout.shapes])
+
+    def check(self, data: Data, *, in_batches: bool) -> None:
+        found = look_at(self, data)
+        if found.shapes != self._layout.shapes:
+            raise ValueError(
+                "With these data the model has other parameters: unconstrained shapes "
+                f"{found.shapes}, not {self._layout.shapes}. Make a new target with "
+                "`vi.from_numpyro`."
+            )
+        self._check_program(data, in_batches=in_batches)
+        if self.enumerates:
+            self.check_sums(data)
+
+    def _check_program(self, data: Data, *, in_batches: bool) -> None:
+        """Raise unless the very program that a fit runs can be traced."""
+        x = jax.eval_shape(self.initial)
+        program = jax.value_and_grad(self.log_density)
+        try:
+            jax.eval_shape(lambda x, data: program(x, data, 1.0), x, data)
+        except Exception as e:
+            where = " with a batch of its plates" if in_batches else ""
+            why = ""
+            if self.enumerates:
+                names = ", ".join(f"`{name}`" for name in self._layout.discrete)
+                where += f", its discrete sites {names} summed out,"
+                why = (
+                    " A site that is summed out has an axis more, on the left, than it "
+                    "has without: index and stack from the right, as in `x[..., k]`."
+                )
+            raise ValueError(
+                f"The log density of the model{where} raised {type(e).__name__}: "
+                f"{e}.{why}"
+            ) from e
+
+    def minibatch(self, batch_size: Any, old: Any) -> PlateMinibatch | None:
+        layout = self._layout
+        is_open = lambda name: self.whole and name not in layout.within
+        lengths = {name: n for name, n in layout.lengths.items() if is_open(name)}
+        usual = tuple(name for name, _, _ in old.plates) if old else tuple(lengths)
+        return plate_minibatch(batch_size, lengths, usual)
+
+    @property
+    def is_generative(self) -> bool:
+        return True
+
+    def rebind(self, new: Data, old: Data) -> tuple[AbstractModel, Data]:
+        names = tuple(inspect.signature(innermost(self.fn)).parameters)
+        if not isinstance(new, dict) or set(new) - set(names):
+            got = sorted(new) if isinstance(new, dict) else f"a {type(new).__name__}"
+            raise ValueError(
+                "`data` must be a dictionary of those of the model's arguments that "
+                f"change; they are {list(names)}, but it is {got}."
+            )
+        arrays, rest = split_arguments(new, self.constants)
+        kept = {name: leaf for name, leaf in old.items() if name not in new}
+        rest = Held(self.rest.tree | {name: rest[name] for name in new})
+        return dataclasses.replace(self, rest=rest), kept | arrays
+
+    def log_likelihood(self, params: Params, data: Data) -> Params:
+        if self.enumerates:
+            raise ValueError(
+                "What one observation adds is not known where discrete sites "
+                f"{list(self._layout.discrete)} are summed out. Write them as a mixture, "
+                "e.g. `dist.MixtureSameFamily`."
+            )
+        latents = self._latents(params)
+        wrap = lambda fn: handlers.substitute(fn, data=latents)
+        sites = self._trace(data, wrap, jr.key(0))
+        return {
+            name: site["fn"].log_prob(site["value"])
+            for name, site in sites.items()
+            if site["type"] == "sample"
+            and site["is_observed"]
+            and not is_factor(site["fn"])
+        }
+
+    def predict(
+        self, key: Key, params: Params, data: Data, names: tuple[str, ...] | None
+    ) -> Params:
+        latents = self._latents(params)
+        keys = jr.split(key, jtu.tree_leaves(latents)[0].shape[0])
+        return _predict(self, keys, latents, data, names or self._layout.observed)
+
+    def sample_prior(self, key: Key, num_draws: int, data: Data) -> tuple[Params, Params]:
+        layout = self._layout
+        deterministic = () if self.enumerates else layout.deterministic
+        inner = (*layout.shapes, *deterministic)
+        names = (*inner, *layout.observed)
+        out = _predict(self, jr.split(key, num_draws), {}, data, names)
+        return {k: out[k] for k in inner}, {k: out[k] for k in layout.observed}
+
+    def labels(self, data: Data) -> Labels:
+        # Anew: with data to predict from, plates may have other lengths.
+        layout = look_at(self, data)
+        observed = jax.tree.map(np.asarray, _observed(self, data))
+        seen = [np.asarray(value) for value in observed.values()]
+        is_new = lambda x: not any(np.array_equal(x, y) for y in seen)
+        constants = {k: v for k, v in named_arrays(data).items() if is_new(v)}
+        dims = {
+            name: [dim or f"{name}_dim_{i}" for i, dim in enumerate(axes)]
+            for name, axes in layout.dims.items()
+            if any(axes)
+        }
+        used = {dim for axes in dims.values() for dim in axes}
+        lengths = layout.lengths.items()
+        coords = {name: np.arange(n) for name, n in lengths if name in used}
+        return Labels(observed, constants, coords, dims)
+
+
+def look_at(model: NumPyroModel, data: Data) -> Layout:
+    """What a model consists of, with data of these shapes; nothing is computed."""
+    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), data)
+
+    def look(arrays: Data) -> None:
+        wrap = lambda fn: handlers.substitute(fn, substitute_fn=at_zero)
+        sites = model._trace(arrays, wrap, jr.key(0))
+        found.append(describe(sites))
+        with lenient_promotion():  # Shapes that disagree show only here.
+            for site in sites.values():
+                if site["type"] == "sample":
+                    site["fn"].log_prob(site["value"])
+
+    found: list[Layout] = []
+    jax.eval_shape(look, abstract)
+    return found[0]
+
+
+@eqx.filter_jit
+def _observed(model: NumPyroModel, data: Data) -> Params:
+    wrap = lambda fn: handlers.substitute(fn, substitute_fn=at_zero)
+    sites = model._trace(data, wrap, jr.key(0))
+    return {name: sites[name]["value"] for name in model._layout.observed}
+
+
+@eqx.filter_jit
+def _predict(
+    model: NumPyroModel,
+    keys: Array,
+    latents: Params,
+    data: Data,
+    names: tuple[str, ...],
+) -> Params:
+    def one(args: tuple[Key, Params]) -> Params:
+        key, latents = args
+        wrap = lambda fn: handlers.substitute(handlers.uncondition(fn), data=latents)
+        sites = model._trace(data, wrap, key)
+        unknown = [name for name in names if name not in sites]
+        if unknown:
+            raise ValueError(
+                f"There is no site {unknown[0]!r} in the model. There are {list(sites)}."
+            )
+        return {name: sites[name]["value"] for name in names}
+
+    return map_in_batches(one, (keys, latents), tree_size(data))
