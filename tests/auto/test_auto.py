@@ -176,6 +176,7 @@ def test_a_flow_follows_where_the_weights_are_poor(getkey):
     assert fit.state.num_evaluations <= 50_000
 
 
+@pytest.mark.slow
 def test_starts_at_an_optimum_outside_of_the_mass_agree(getkey):
     # The optimum of a hierarchy has effects of nearly the same size; the mass has not.
     rng = np.random.default_rng(0)

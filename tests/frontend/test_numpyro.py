@@ -246,6 +246,7 @@ def test_a_batch_costs_what_it_sees(model, getkey):
     assert not any("5000" in line.split(" = ")[0] for line in made)
 
 
+@pytest.mark.slow
 def test_a_fit_in_batches_finds_the_posterior(getkey):
     x = rng.normal(size=2_000)
     y = 0.7 * x + rng.normal(size=2_000)

@@ -76,6 +76,7 @@ def test_auto_is_mean_field_in_many_dimensions(dim, family, getkey):
     assert type(fit.family) is family
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "num_coefficients", [4, pytest.param(50, marks=pytest.mark.slow)]
 )

@@ -134,6 +134,7 @@ def test_moments_of_a_gamma_are_those_of_constrained_draws(getkey):
     assert abs(fit.std["rate"] / 0.5327 - 1) < 0.04
 
 
+@pytest.mark.slow
 def test_batches_of_rows_agree_with_all_of_them(getkey):
     y = 2.0 + 3.0 * jr.normal(getkey(), (200,))
     target = vi.from_likelihood(
@@ -358,6 +359,7 @@ def test_svgd_by_name_on_a_gaussian(getkey):
     assert abs(correlation - 0.6) < 0.05
 
 
+@pytest.mark.slow
 def test_asvgd_by_name_on_a_correlated_gaussian(getkey):
     # The standard deviations come out too small: by a tenth in three dimensions.
     tril = np.array([[0.5, 0.0, 0.0], [0.2, 0.4, 0.0], [-0.1, 0.3, 0.6]])

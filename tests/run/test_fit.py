@@ -329,6 +329,7 @@ def test_a_thousand_fits_are_one_program(stop, getkey):
     assert jnp.allclose(further.losses, longer.losses, rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_fits_of_many_data_sets_are_one_program(getkey):
     y = jr.normal(getkey(), (50, 200)) + jnp.arange(50.0)[:, None]
     log_prior = lambda params: -0.5 * (params["mu"] / 100) ** 2

@@ -98,6 +98,7 @@ def test_an_optimizer_never_sees_an_infinite_gradient(optimizer, getkey):
     assert all(finite)
 
 
+@pytest.mark.slow
 def test_skipping_is_as_if_done_one_step_at_a_time(getkey):
     key = getkey()
     bad = [1, 4, 5, 6, 40, 128, 129, 130, 200, 250]
