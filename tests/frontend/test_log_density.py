@@ -265,3 +265,9 @@ def test_new_data_are_seen_by_the_second_fit(getkey):
     fresh = fit(vi.from_log_density(with_data, {"x": vi.Param(3)}, new), key)
     assert np.array_equal(reused.losses, fresh.losses)
     assert not np.array_equal(reused.losses, fit(old, key).losses)
+
+
+def test_a_constant_log_density_is_taken():
+    # A flat one, which a fit then finds to be improper.
+    target = vi.from_log_density(lambda params: 0.0, {"x": vi.Param()})
+    assert target.log_density(jnp.ones(1)) == 0

@@ -39,6 +39,22 @@ at_once = {
         lambda key: vi.Param(3, constraints.interval),
         "no transform from real numbers to the support",
     ),
+    "support: nothing in it": (
+        lambda key: vi.Param((), constraints.interval(1.0, 0.0)),
+        r"nothing in it.*\[1.0, 0.0\].*lower one comes first",
+    ),
+    "support: nothing in one of them": (
+        lambda key: vi.Param((2,), constraints.interval(0.0, np.array([1.0, 0.0]))),
+        "nothing in it",
+    ),
+    "support: NaN": (
+        lambda key: vi.Param((), constraints.greater_than(np.nan)),
+        "nothing in it",
+    ),
+    "support: words": (
+        lambda key: vi.Param((), constraints.interval("a", "b")),
+        "bounds that are no numbers.*'a'",
+    ),
     "support: dependent": (
         lambda key: vi.Param((), constraints.dependent),
         "support",

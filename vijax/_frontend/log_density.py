@@ -1,6 +1,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax.numpy as jnp
 from jaxtyping import Scalar
 
 from .._custom_types import Data, Params
@@ -13,7 +14,8 @@ class _LogDensity(AbstractDensity):
     fn: Callable
 
     def __call__(self, params: Params, data: Data, weight: Any) -> Scalar:
-        return weight * (self.fn(params) if data is None else self.fn(params, data))
+        value = self.fn(params) if data is None else self.fn(params, data)
+        return weight * jnp.asarray(value)
 
     def rows(self, params: Params, data: Data) -> None:
         del params, data

@@ -60,6 +60,7 @@ class Param(eqx.Module):
         self.shape = _as_shape(shape)
         self.support = support
         self.initial = initial = as_array(initial)
+        _check_bounds(support)
         transform = _find_transform(support, self.shape)
         if initial is not None:
             if initial.shape != self.shape:
@@ -118,6 +119,28 @@ def _find_transform(support: Any, shape: tuple[int, ...]) -> Transform:
     if forward != shape or any(axis < 0 for axis in inverse):
         raise ValueError(f"{misfit}, whose values have shape {forward}.")
     return transform
+
+
+def _check_bounds(support: Any) -> None:
+    """Raise for an interval with nothing in it, or bounds that are no numbers."""
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    names = [n for n in ("lower_bound", "upper_bound") if hasattr(support, n)]
+    bounds = [getattr(support, name) for name in names]
+    if is_traced(bounds):
+        return
+    try:
+        arrays = [np.asarray(bound, float) for bound in bounds]
+    except (TypeError, ValueError) as e:
+        raise ValueError(
+            f"The support {support} has bounds that are no numbers: {bounds}."
+        ) from e
+    is_empty = len(arrays) == 2 and not np.all(arrays[0] < arrays[1])
+    if is_empty or any(np.any(np.isnan(array)) for array in arrays):
+        raise ValueError(
+            f"The support {support} has nothing in it: its bounds are {bounds}, of which "
+            "the lower one comes first."
+        )
 
 
 def _is_inside(initial: Any, support: Any, transform: Transform) -> bool:
