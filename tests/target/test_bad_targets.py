@@ -52,7 +52,7 @@ at_once = {
         "nothing in it",
     ),
     "support: words": (
-        lambda key: vi.Param((), constraints.interval("a", "b")),
+        lambda key: vi.Param((), constraints.interval("a", "b")),  # pyright: ignore[reportArgumentType]
         "bounds that are no numbers.*'a'",
     ),
     "support: dependent": (

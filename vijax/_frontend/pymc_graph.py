@@ -62,7 +62,6 @@ class PyMCGraph:
 
     def _replaced(self, leaves: dict[str, Any], indices: dict[str, Any]) -> list[Any]:
         """The outputs of the graph, and what it is scaled by, of other leaves."""
-        from pytensor.compile.function.pfunc import rebuild_collect_shared
         from pytensor.graph.replace import clone_replace
         from pytensor.tensor.basic import constant
 
@@ -86,7 +85,7 @@ class PyMCGraph:
         pairs = [(rv, fit_to_value(rv, value)) for rv, value in rvs]
         pairs = [(rv, now) for rv, now in pairs if now is not rv]
         # One pass, for what is new is made of what is there.
-        return rebuild_collect_shared(copy, [], pairs, [], rebuild_strict=False)[1]
+        return _rebuilder()(copy, [], pairs, [], rebuild_strict=False)[1]
 
     def _copy(
         self, leaves: dict[str, Any], indices: dict[str, Any], values: Shapes = ()
@@ -193,3 +192,12 @@ class PyMCGraph:
 
 def _shapes_of(variables: dict[str, Any]) -> Shapes:
     return tuple((name, var.type.shape) for name, var in variables.items())
+
+
+def _rebuilder() -> Any:
+    """PyTensor's `rebuild_collect_shared`, wherever this version has it."""
+    try:
+        from pytensor.compile.rebuild import rebuild_collect_shared
+    except ImportError:
+        from pytensor.compile.function.pfunc import rebuild_collect_shared
+    return rebuild_collect_shared
