@@ -51,12 +51,9 @@ FLOORS: tuple[dict[str, str], ...] = (
 WITHIN: dict[str, tuple[str, ...]] = {
     "_target": ("permutation", "minibatch", "plates target"),
     "_frontend": (
-        "numpyro_sites numpyro_handlers pymc_special pymc_rewrite",
-        "numpyro_enumeration pymc_forms pymc_data",
-        "numpyro_model pymc_jax",
-        "pymc_graph pymc_sample",
-        "pymc_words",
-        "pymc_model",
+        "numpyro_sites numpyro_handlers pymc_jax",
+        "numpyro_enumeration pymc_graph pymc_sample",
+        "numpyro_model",
     ),
     "_draws": (
         "psis resample proposal hamiltonian",

@@ -146,9 +146,7 @@ class ParameterConvergence(AbstractStop):
             new = _Windows(windows.num_steps, zero, zero, mean, squares)
             return new, met & (windows.num_steps >= 2 * self.every)
 
-        return lax.cond(
-            made == self.every, compare, lambda: (windows, jnp.array(False))
-        )
+        return lax.cond(made == self.every, compare, lambda: (windows, jnp.array(False)))
 
     def _change(self, windows: _Windows) -> _Flat:
         """In units of each parameter's own jitter; without any, of its sixth digit."""
