@@ -1,4 +1,5 @@
 import functools
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -269,5 +270,6 @@ def test_new_data_are_seen_by_the_second_fit(getkey):
 
 def test_a_constant_log_density_is_taken():
     # A flat one, which a fit then finds to be improper.
-    target = vi.from_log_density(lambda params: 0.0, {"x": vi.Param()})
+    constant: Any = lambda params: 0.0
+    target = vi.from_log_density(constant, {"x": vi.Param()})
     assert target.log_density(jnp.ones(1)) == 0
