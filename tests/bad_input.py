@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 import vijax as vi
 
@@ -66,3 +67,28 @@ def nothing_compiles(caplog):
         yield
         compiled = [r.getMessage() for r in caplog.records if "XLA" in r.getMessage()]
     assert compiled == []
+
+
+def at_once_tests(table):
+    """A test of each case that fails before anything compiles."""
+
+    @pytest.mark.parametrize("name", table)
+    def test_fails_before_anything_compiles(name, getkey, caplog):
+        act, match = table[name]
+        key = getkey()
+        with nothing_compiles(caplog), pytest.raises(ValueError, match=f"(?s){match}"):
+            act(key)
+
+    return test_fails_before_anything_compiles
+
+
+def on_the_way_tests(table):
+    """A test of each case that fails in words."""
+
+    @pytest.mark.parametrize("name", table)
+    def test_fails_in_words(name, getkey):
+        act, match = table[name]
+        with pytest.raises(ValueError, match=f"(?s){match}"):
+            act(getkey())
+
+    return test_fails_in_words

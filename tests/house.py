@@ -49,11 +49,12 @@ FLOORS: tuple[dict[str, str], ...] = (
 # those before it; files that are not named stand on top. In all other wings no file
 # imports its siblings.
 WITHIN: dict[str, tuple[str, ...]] = {
-    "_target": ("permutation", "minibatch", "plates target"),
+    "_target": ("data permutation", "minibatch", "plates target"),
     "_frontend": (
         "numpyro_sites numpyro_handlers pymc_jax",
         "numpyro_enumeration pymc_graph pymc_sample",
         "numpyro_model",
+        "numpyro_brute_force",
     ),
     "_draws": (
         "psis resample proposal hamiltonian",

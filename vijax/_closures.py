@@ -27,9 +27,9 @@ class Constant:
         parts = [value] if table is None else [value[name] for name in table]
         arrays = tuple(map(np.asarray, parts))
         # Objects, such as words, have no bytes that say what they are.
-        content = (x.tolist() if x.dtype.hasobject else x.tobytes() for x in arrays)
+        content = (repr(x.tolist()) if x.dtype.hasobject else x.tobytes() for x in arrays)
         kinds = tuple((str(x.dtype), x.shape) for x in arrays)
-        self._identity = str(type(value)), str(table), kinds, repr(tuple(content))
+        self._identity = type(value), str(table), kinds, tuple(content)
 
     def __deepcopy__(self, memo: dict) -> "Constant":
         return self

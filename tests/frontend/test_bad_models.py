@@ -11,7 +11,7 @@ from numpyro.distributions import constraints
 
 import vijax as vi
 
-from ..bad_input import density, likelihood, log_density, nothing_compiles, param, rowwise
+from ..bad_input import at_once_tests, density, likelihood, log_density, param, rowwise
 
 
 pytestmark = pytest.mark.usefixtures("as_for_users")
@@ -142,12 +142,7 @@ at_once = {
 }
 
 
-@pytest.mark.parametrize("name", at_once)
-def test_fails_before_anything_compiles(name, getkey, caplog):
-    act, match = at_once[name]
-    key = getkey()
-    with nothing_compiles(caplog), pytest.raises(ValueError, match=f"(?s){match}"):
-        act(key)
+test_fails_before_anything_compiles = at_once_tests(at_once)
 
 
 def test_a_support_is_not_a_parameter():

@@ -101,6 +101,8 @@ def test_constants_can_be_named():
     target = vi.from_numpyro(model, TIMES, Y, static=("x",))
     assert set(target.data) == {"y"}
     assert set(target.with_data({"x": -TIMES}).data) == {"y"}
+    with pytest.raises(ValueError, match="`x` is a constant of the model.*known"):
+        jax.jit(lambda x: target.with_data({"x": x}).log_density(jnp.zeros(1)))(TIMES)
     with pytest.raises(ValueError, match="`static` names 'z'"):
         vi.from_numpyro(model, TIMES, Y, static=("z",))
 
@@ -208,6 +210,25 @@ def test_rows_that_obs_mask_leaves_out(positive, getkey):
     # What was seen is what it was.
     params = jax.jit(lambda x: target.constrain(x))(x)
     np.testing.assert_allclose(params["y"][seen], y[seen])
+
+
+def test_what_obs_mask_leaves_out_within_plates(getkey):
+    # The mask has one plate's axis; the plate around it expands what is masked.
+    y, seen = rng.normal(size=(3, 4)), np.arange(4) < 2
+
+    def model(y, seen):
+        x = sample("x", dist.Normal(0.0, 1.0))
+        with numpyro.plate("rows", 3, dim=-2), numpyro.plate("columns", 4, dim=-1):
+            sample("y", dist.Normal(x, 0.5), obs=y, obs_mask=seen)
+
+    target = vi.from_numpyro(model, y, seen)
+    x = np.asarray(jr.normal(getkey(), (target.dim,)))
+    rest = x[1:].reshape(3, 4)
+    right = norm.logpdf(x[0]) + norm.logpdf(y[:, seen], x[0], 0.5).sum()
+    right += norm.logpdf(rest[:, seen]).sum()
+    right += norm.logpdf(rest[:, ~seen], x[0], 0.5).sum()
+    got = jax.jit(lambda x: target.log_density(x))(x)
+    np.testing.assert_allclose(got, right, rtol=1e-10)
 
 
 # Networks ------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 
 import vijax as vi
 from vijax._frontend.pymc import from_pymc
-from vijax._target.target import named_arrays
+from vijax._target.data import named_arrays
 
 from ..helpers import tree_allclose
 from .pymc_models import (

@@ -7,7 +7,7 @@ import pytest
 
 import vijax as vi
 
-from ..bad_input import nothing_compiles
+from ..bad_input import at_once_tests
 
 
 pytestmark = pytest.mark.usefixtures("as_for_users")
@@ -41,9 +41,4 @@ at_once = {
 }
 
 
-@pytest.mark.parametrize("name", at_once)
-def test_fails_before_anything_compiles(name, getkey, caplog):
-    act, match = at_once[name]
-    key = getkey()
-    with nothing_compiles(caplog), pytest.raises(ValueError, match=f"(?s){match}"):
-        act(key)
+test_fails_before_anything_compiles = at_once_tests(at_once)

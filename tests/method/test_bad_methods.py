@@ -10,7 +10,7 @@ import pytest
 
 import vijax as vi
 
-from ..bad_input import descent, fit, nothing_compiles
+from ..bad_input import at_once_tests, descent, fit, on_the_way_tests
 
 
 pytestmark = pytest.mark.usefixtures("as_for_users")
@@ -81,12 +81,7 @@ at_once = {
 }
 
 
-@pytest.mark.parametrize("name", at_once)
-def test_fails_before_anything_compiles(name, getkey, caplog):
-    act, match = at_once[name]
-    key = getkey()
-    with nothing_compiles(caplog), pytest.raises(ValueError, match=f"(?s){match}"):
-        act(key)
+test_fails_before_anything_compiles = at_once_tests(at_once)
 
 
 on_the_way = {
@@ -106,8 +101,4 @@ on_the_way = {
 }
 
 
-@pytest.mark.parametrize("name", on_the_way)
-def test_fails_in_words(name, getkey):
-    act, match = on_the_way[name]
-    with pytest.raises(ValueError, match=f"(?s){match}"):
-        act(getkey())
+test_fails_in_words = on_the_way_tests(on_the_way)

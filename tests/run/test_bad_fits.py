@@ -14,7 +14,7 @@ import pytest
 
 import vijax as vi
 
-from ..bad_input import density, fit, nothing_compiles, target
+from ..bad_input import at_once_tests, density, fit, on_the_way_tests, target
 
 
 pytestmark = pytest.mark.usefixtures("as_for_users")
@@ -104,12 +104,7 @@ at_once = {
 }
 
 
-@pytest.mark.parametrize("name", at_once)
-def test_fails_before_anything_compiles(name, getkey, caplog):
-    act, match = at_once[name]
-    key = getkey()
-    with nothing_compiles(caplog), pytest.raises(ValueError, match=f"(?s){match}"):
-        act(key)
+test_fails_before_anything_compiles = at_once_tests(at_once)
 
 
 def test_the_watch_for_compilations_sees_one(caplog):
@@ -160,11 +155,7 @@ on_the_way = {
 }
 
 
-@pytest.mark.parametrize("name", on_the_way)
-def test_fails_in_words(name, getkey):
-    act, match = on_the_way[name]
-    with pytest.raises(ValueError, match=f"(?s){match}"):
-        act(getkey())
+test_fails_in_words = on_the_way_tests(on_the_way)
 
 
 def test_old_style_keys_work():

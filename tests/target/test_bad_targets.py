@@ -7,7 +7,15 @@ from numpyro.distributions import constraints
 
 import vijax as vi
 
-from ..bad_input import density, likelihood, log_density, nothing_compiles, param, target
+from ..bad_input import (
+    at_once_tests,
+    density,
+    likelihood,
+    log_density,
+    on_the_way_tests,
+    param,
+    target,
+)
 
 
 pytestmark = pytest.mark.usefixtures("as_for_users")
@@ -180,12 +188,7 @@ at_once = {
 }
 
 
-@pytest.mark.parametrize("name", at_once)
-def test_fails_before_anything_compiles(name, getkey, caplog):
-    act, match = at_once[name]
-    key = getkey()
-    with nothing_compiles(caplog), pytest.raises(ValueError, match=f"(?s){match}"):
-        act(key)
+test_fails_before_anything_compiles = at_once_tests(at_once)
 
 
 on_the_way = {
@@ -213,11 +216,7 @@ on_the_way = {
 }
 
 
-@pytest.mark.parametrize("name", on_the_way)
-def test_fails_in_words(name, getkey):
-    act, match = on_the_way[name]
-    with pytest.raises(ValueError, match=f"(?s){match}"):
-        act(getkey())
+test_fails_in_words = on_the_way_tests(on_the_way)
 
 
 # {name: (shape, support)}: supports of vectors and matrices want axes of their own, and

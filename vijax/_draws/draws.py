@@ -12,7 +12,8 @@ from jaxtyping import Array, Float, PyTree
 from .._custom_types import Data, Key, Params, Point
 from .._family.base import AbstractFamily
 from .._misc import as_key, as_whole, map_in_batches, tree_size
-from .._target.target import AbstractModel, as_data, Target
+from .._target.data import as_data
+from .._target.target import AbstractModel, Target
 from .psis import smoothed_log_weights
 from .resample import with_replacement, without_replacement
 

@@ -10,7 +10,7 @@ from .._custom_types import Data, Key
 from .._diagnostic.elbo import elbo
 from .._draws.draws import check_draws, Draws
 from .._misc import as_key
-from .._target.target import as_data
+from .._target.data import as_data
 
 
 _PRIOR, _POSTERIOR, _NEW = 0, 1, 2

@@ -5,20 +5,18 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 import jax.tree_util as jtu
 from jaxtyping import Array
 from numpyro import handlers
 
 from .._closures import Held
-from .._custom_types import Data, Point
-from .._misc import is_traced
+from .._custom_types import Data
+from .._target.data import as_data
 from .._target.plates import plate_minibatch
-from .._target.target import as_data, Target
-from .numpyro_enumeration import by_brute_force, check_by_brute_force
+from .._target.target import Target
+from .numpyro_brute_force import check_sums
 from .numpyro_handlers import (
     array_places,
     handlers_as_pytrees,
@@ -87,25 +85,6 @@ def _needed(jaxpr: Any) -> list[bool]:
         if any(id(var) in needed for var in eqn.outvars):
             needed |= {id(var) for var in eqn.invars}
     return [id(var) in needed for var in jaxpr.invars]
-
-
-def _check_sums(model: NumPyroModel, data: Data) -> None:
-    """Raise unless the sum over discrete sites is that over their joint values, where
-    these can be tried."""
-    discrete = model.layout.tree.discrete
-    if not discrete or is_traced(data):
-        return
-
-    @eqx.filter_jit
-    def both(x: Point, data: Data) -> tuple[Array, Array | None]:
-        fn, args, kwargs = model.called(data)
-        brute = by_brute_force(fn, args, kwargs, model.unravel(x), discrete)
-        return model.log_density(x, data, 1.0), brute
-
-    x = 0.5 * jr.normal(jr.key(0), (model.dim,))
-    summed, brute = both(x, data)
-    if brute is not None:
-        check_by_brute_force(float(summed), float(brute), discrete)
 
 
 def from_numpyro(model: Any, /, *args: Any, static: Any = (), **kwargs: Any) -> Target:
@@ -214,7 +193,7 @@ def from_numpyro(model: Any, /, *args: Any, static: Any = (), **kwargs: Any) -> 
             out, arrays = make(constants, whole, whole=True)
     _check_networks(out, arrays)
     target = Target(out, arrays, minibatch)
-    _check_sums(out, target.data)
+    check_sums(out, target.data)
     return target
 
 

@@ -1,30 +1,22 @@
-"""Discrete sites of a NumPyro model summed out, and checks that the sum is the model's.
+"""Discrete sites of a NumPyro model summed out, where that is what the model says.
 
 Funsor is imported inside: it is optional.
 """
 
 import collections
 import contextlib
-import itertools
+import functools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array
 from numpyro import handlers
-from numpyro.infer.util import potential_energy
+from numpyro.infer.util import _unconstrain_reparam
 
+from .._custom_types import Params
 from .._misc import lenient_promotion
-from .numpyro_sites import Discrete
-
-
-# As many joint values of the discrete sites are tried one by one, at the most.
-_MOST_CONFIGURATIONS = 2_000
-# Densities at a point agree but for rounding: in parts of their size.
-_TOLERANCE = 1e-3
+from .numpyro_sites import Layout
 
 
 def marked(model: Callable) -> Callable:
@@ -34,12 +26,14 @@ def marked(model: Callable) -> Callable:
     return config_enumerate(model)
 
 
-def enumerated(model: Callable, nesting: int) -> Callable:
-    """A marked model whose discrete sites have all of their values at once, on axes of
-    their own left of those of `nesting` plates."""
+def _enumerated(model: Callable, latents: Params, layout: Layout) -> Callable:
+    """A marked model at unconstrained values, whose discrete sites have all of their
+    values at once, on axes of their own left of those of plates."""
     from numpyro.contrib.funsor import enum
 
-    return enum(model, -nesting - 1)
+    # The log-Jacobians become factors of the model.
+    at = functools.partial(_unconstrain_reparam, latents)
+    return handlers.substitute(enum(model, -layout.nesting - 1), substitute_fn=at)
 
 
 @contextlib.contextmanager
@@ -50,7 +44,7 @@ def _enumerating() -> Iterator[None]:
         yield
 
 
-def trace_of(model: Callable, args: tuple, kwargs: dict) -> dict[str, dict]:
+def _trace_of(model: Callable, args: tuple, kwargs: dict) -> dict[str, dict]:
     """The sites of an enumerated model; `dim_to_name` says what their axes are."""
     from numpyro.contrib.funsor.enum_messenger import trace
 
@@ -79,8 +73,11 @@ class _Factors(NamedTuple):
     history: int
 
 
-def summed_log_density(model: Callable, args: tuple, kwargs: dict) -> Array:
-    """The log density of an enumerated model, its discrete sites summed out.
+def summed_log_density(
+    model: Callable, args: tuple, kwargs: dict, latents: Params, layout: Layout
+) -> Array:
+    """The log density of a marked model at unconstrained `latents`, its discrete sites
+    summed out.
 
     As NumPyro's own, but for one thing: the scale of a plate that is seen in part
     multiplies what the sum within it comes to, not the terms of that sum.
@@ -89,7 +86,7 @@ def summed_log_density(model: Callable, args: tuple, kwargs: dict) -> Array:
     import funsor.optimizer
     from numpyro.contrib.funsor.infer_util import compute_markov_factors
 
-    sites = trace_of(model, args, kwargs)
+    sites = _trace_of(_enumerated(model, latents, layout), args, kwargs)
     with lenient_promotion():
         found = _factors(sites)
         ops = funsor.ops.logaddexp, funsor.ops.add
@@ -200,12 +197,12 @@ def _check_time(found: _Factors, kept: dict[Any, frozenset]) -> None:
             )
 
 
-def check_sums(sites: dict[str, dict], discrete: dict[str, Discrete]) -> None:
+def check_plates(
+    model: Callable, args: tuple, kwargs: dict, latents: Params, layout: Layout
+) -> None:
     """Raise where a site depends on a discrete one beyond its plates: NumPyro's sum would
-    not be that of the model. And where a batch is no part of the sum.
-
-    `sites` are those of an enumerated trace.
-    """
+    not be that of the model. And where a batch is no part of the sum."""
+    sites = _trace_of(_enumerated(model, latents, layout), args, kwargs)
     plates = {
         name: {frame.name for frame in site["cond_indep_stack"]}
         for name, site in sites.items()
@@ -215,7 +212,7 @@ def check_sums(sites: dict[str, dict], discrete: dict[str, Discrete]) -> None:
         seen = _plate_scales(sites[name])
         axes = sites[name]["infer"]["dim_to_name"].values()
         for axis in dict.fromkeys(other.replace("_PREV_", "") for other in axes):
-            if axis not in discrete or axis == name or axis not in plates:
+            if axis not in layout.discrete or axis == name or axis not in plates:
                 continue
             beyond = sorted(plates[axis] - here)
             if beyond:
@@ -235,61 +232,3 @@ def check_sums(sites: dict[str, dict], discrete: dict[str, Discrete]) -> None:
                     f"on the discrete site `{axis}` outside of it. The sum over `{axis}` "
                     "needs all the rows at once: leave out `subsample_size`."
                 )
-
-
-def _configurations(discrete: dict[str, Discrete]) -> dict[str, np.ndarray] | None:
-    """Every joint value of some discrete sites, by the numbers of their values; `None` if
-    there are too many."""
-    entries = [site.num_values for site in discrete.values() for _ in range(site.size)]
-    if math.prod(entries) > _MOST_CONFIGURATIONS:
-        return None
-    rows = np.array(list(itertools.product(*map(range, entries))), np.int32)
-    ends = np.cumsum([site.size for site in discrete.values()])[:-1]
-    parts = np.split(rows, ends, axis=1)
-    named = zip(discrete.items(), parts, strict=True)
-    return {name: part.reshape(-1, *site.shape) for (name, site), part in named}
-
-
-def by_brute_force(
-    model: Callable, args: tuple, kwargs: dict, latents: dict, discrete: dict
-) -> Array | None:
-    """The log density at unconstrained `latents`, with the discrete sites given each of
-    their joint values; `None` if these are too many."""
-    every = _configurations(discrete)
-    if every is None:
-        return None
-
-    def one(numbers: dict[str, Array]) -> Array:
-        given = lambda site: _value(site, numbers)
-        fixed = handlers.substitute(model, substitute_fn=given)
-        return -jnp.asarray(potential_energy(fixed, args, kwargs, latents))
-
-    with lenient_promotion():
-        return jax.nn.logsumexp(jax.lax.map(one, every, batch_size=64))
-
-
-def _value(site: dict, numbers: dict[str, Array]) -> Array | None:
-    """The value of a discrete site with this number."""
-    if site["type"] != "sample" or site["name"] not in numbers:
-        return None
-    fn, number = site["fn"], numbers[site["name"]]
-    step = site["infer"].get("_scan_current_index")
-    if step is not None and number.ndim > len(fn.batch_shape):
-        number = number[step]
-    support = fn.enumerate_support(expand=False)
-    return jnp.reshape(support, (-1, *fn.event_shape))[number]
-
-
-def check_by_brute_force(
-    summed: float, brute: float, discrete: dict[str, Discrete]
-) -> None:
-    """Raise unless the sum that NumPyro comes to is that of all joint values."""
-    if not np.isfinite(brute) or abs(summed - brute) < _TOLERANCE * (1 + abs(brute)):
-        return
-    names = ", ".join(f"`{name}`" for name in discrete)
-    raise ValueError(
-        f"NumPyro's sum over the discrete sites {names} is not that of the model: at a "
-        f"random point its log density is {summed:.6g}, but with each of their joint "
-        f"values in turn it is {brute:.6g}. Write the sum yourself, e.g. with "
-        "`dist.MixtureSameFamily`, or `numpyro.factor`."
-    )

@@ -82,7 +82,13 @@ def split_arguments(
     def rest(path: Any, leaf: Any) -> Any:
         if is_array(path, leaf):
             return None
-        return Constant(leaf) if _is_data(leaf) and not is_tracer(leaf) else _plain(leaf)
+        if is_tracer(leaf):
+            raise ValueError(
+                f"`{place_of(path)}` is a constant of the model, which computes with it "
+                "as NumPy does, so that its values must be known: not inside `jax.jit`, "
+                "`jax.vmap` or the like."
+            )
+        return Constant(leaf) if _is_data(leaf) else _plain(leaf)
 
     mask = jtu.tree_map_with_path(is_array, arguments)
     arrays = eqx.filter(arguments, mask)

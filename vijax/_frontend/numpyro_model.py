@@ -1,7 +1,6 @@
 """A NumPyro model as a log density of one vector, with its arrays as data."""
 
 import dataclasses
-import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -14,26 +13,16 @@ import jax.tree_util as jtu
 import numpy as np
 from jaxtyping import Array, Scalar
 from numpyro import handlers
-from numpyro.infer.util import (
-    _unconstrain_reparam,
-    constrain_fn,
-    potential_energy,
-    unconstrain_fn,
-)
+from numpyro.infer.util import constrain_fn, potential_energy, unconstrain_fn
 
 from .._closures import Held
 from .._custom_types import Data, Key, Params, Point
 from .._misc import lenient_promotion, map_in_batches, tree_size
+from .._target.data import named_arrays
 from .._target.param import named_parts
 from .._target.plates import plate_minibatch, PlateMinibatch, Seen
-from .._target.target import AbstractModel, Labels, named_arrays
-from .numpyro_enumeration import (
-    check_sums,
-    enumerated,
-    marked,
-    summed_log_density,
-    trace_of,
-)
+from .._target.target import AbstractModel, Labels
+from .numpyro_enumeration import check_plates, marked, summed_log_density
 from .numpyro_handlers import build_handlers, innermost, split_arguments, whole_arguments
 from .numpyro_sites import (
     at_zero,
@@ -114,29 +103,11 @@ class NumPyroModel(AbstractModel):
         fn = StandInsForSeen(fn, self._layout.filled)
         latents = self.unravel(x)
         with lenient_promotion():
-            if not self.enumerates:
-                value = -jnp.asarray(potential_energy(fn, args, kwargs, latents))
+            if self.enumerates:
+                value = summed_log_density(fn, args, kwargs, latents, self._layout)
             else:
-                fn = self._unconstrained(enumerated(fn, self._layout.nesting), latents)
-                value = summed_log_density(fn, args, kwargs)
+                value = -jnp.asarray(potential_energy(fn, args, kwargs, latents))
         return value.astype(x.dtype)
-
-    def _unconstrained(self, fn: Callable, latents: Params) -> Callable:
-        """The model at unconstrained values, whose log-Jacobians are factors of it."""
-        at = functools.partial(_unconstrain_reparam, latents)
-        return handlers.substitute(fn, substitute_fn=at)
-
-    def check_sums(self, data: Data) -> None:
-        """Raise unless NumPyro sums discrete sites as the model has them."""
-        layout = self._layout
-
-        def look(data: Data) -> None:
-            fn, args, kwargs = self.called(data)
-            latents = self.unravel(self.initial())
-            fn = self._unconstrained(enumerated(fn, layout.nesting), latents)
-            check_sums(trace_of(fn, args, kwargs), layout.discrete)
-
-        jax.eval_shape(look, data)
 
     def unravel(self, x: Point) -> Params:
         shapes = self._layout.shapes
@@ -177,7 +148,9 @@ class NumPyroModel(AbstractModel):
             )
         self._check_program(data, in_batches=in_batches)
         if self.enumerates:
-            self.check_sums(data)
+            latents = lambda: self.unravel(self.initial())
+            call = lambda data: check_plates(*self.called(data), latents(), self._layout)
+            jax.eval_shape(call, data)
 
     def _check_program(self, data: Data, *, in_batches: bool) -> None:
         """Raise unless the very program that a fit runs can be traced."""

@@ -59,9 +59,9 @@ class StandInsForSeen(Messenger):
 class _Filled(Distribution):
     """A masked distribution, with a standard normal where it is masked."""
 
-    def __init__(self, masked: MaskedDistribution):
-        self._masked = masked
-        super().__init__(masked.batch_shape, masked.event_shape)
+    def __init__(self, fn: Distribution):
+        self._masked = _masked(fn)
+        super().__init__(fn.batch_shape, fn.event_shape)
 
     @property
     def support(self) -> Any:
@@ -79,6 +79,11 @@ class _Filled(Distribution):
         stand_in = jnp.sum(stand_in, axis=axes) if axes else stand_in
         mask = self._masked._mask
         return jnp.where(mask, self._masked.base_dist.log_prob(value), stand_in)
+
+
+def _masked(fn: Any) -> Any:
+    """A distribution without what plates have expanded it to."""
+    return _masked(fn.base_dist) if isinstance(fn, ExpandedDistribution) else fn
 
 
 class Parts(eqx.Module):
@@ -228,8 +233,8 @@ def describe(sites: dict[str, dict]) -> Layout:
 def _is_left_open(site: dict, sites: dict[str, dict]) -> bool:
     """Whether a latent site is what `obs_mask=` leaves out of an observed one."""
     stem, found, _ = site["name"].rpartition("_unobserved")
-    is_masked = isinstance(site["fn"], MaskedDistribution)
-    return bool(found) and is_masked and f"{stem}_observed" in sites
+    is_masked = bool(found) and isinstance(_masked(site["fn"]), MaskedDistribution)
+    return is_masked and f"{stem}_observed" in sites
 
 
 def _discrete(site: dict) -> Discrete:
