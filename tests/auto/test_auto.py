@@ -54,6 +54,7 @@ def test_a_gaussian_is_reached_exactly(condition, getkey):
     assert jnp.all(jnp.abs(error) < 1e-6)
 
 
+@pytest.mark.slow
 def test_single_precision_is_enough(getkey):
     loc, precision = map(np.asarray, ill_conditioned(20, 1e5, getkey()))
     data = loc.astype(np.float32), precision.astype(np.float32)
@@ -66,6 +67,7 @@ def test_single_precision_is_enough(getkey):
     assert np.all(np.abs(np.log(np.asarray(fit.family.std) / std)) < 0.02)
 
 
+@pytest.mark.slow
 def test_two_far_modes_become_a_mixture(getkey):
     target = vi.from_log_density(two_modes, {"x": vi.Param(3)})
     fit = vi.fit(target, key=getkey(), progress=False)
@@ -129,6 +131,7 @@ def test_any_fit_with_a_density_can_be_corrected(getkey):
         jax.jit(lambda key: fit.draw(10, key=key, corrected=True).x)(getkey())
 
 
+@pytest.mark.slow
 def test_useless_weights_do_no_harm(getkey):
     target = vi.from_log_density(
         lambda params: -0.5 * jnp.sum(params["x"] ** 2), {"x": vi.Param(6)}
@@ -222,6 +225,7 @@ def test_a_bad_beginning_does_not_end_in_small_steps(getkey):
         assert fit.state.num_iterations < 50
 
 
+@pytest.mark.slow
 def test_heavier_tails_where_weights_are_poor(getkey, tmp_path):
     # Flat priors: the mean has a t distribution of 7 - 2 degrees of freedom.
     y = np.array([1.0, 2.5, 3.1, 4.0, 4.4, 5.2, 6.3])

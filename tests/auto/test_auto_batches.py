@@ -95,6 +95,7 @@ def test_its_report(fitted, getkey):
     assert report.khat < 0.5
 
 
+@pytest.mark.slow
 def test_the_same_key_gives_the_same_fit_in_parts(getkey):
     target, _, _ = regression(200)
     once = vi.fit(target, key=jr.key(3), max_steps=300, progress=False)
@@ -134,6 +135,7 @@ def test_rows_that_are_a_part_do_not_correct(getkey):
     assert fit.draw(10, key=getkey()).proposal is None
 
 
+@pytest.mark.slow
 def test_callbacks_see_batches_only(getkey):
     target, _, _ = regression(200)
     seen = []

@@ -82,6 +82,7 @@ def test_particles_do_better_than_draws(getkey):
     assert of_particles.pvalue > 0.2
 
 
+@pytest.mark.slow
 def test_many_points_and_bad_scores(getkey):
     x = jr.normal(getkey(), (5_001, 1))
     assert vi.kernel_stein_discrepancy(x, gaussian(1), key=getkey()).pvalue > 1e-3

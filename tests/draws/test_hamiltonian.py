@@ -16,7 +16,9 @@ def logistic(params):
     return jnp.sum(-x - 2 * jnp.logaddexp(0.0, -x))
 
 
-@pytest.mark.parametrize("name", ["full rank", "mean field", "its draws"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("full rank", marks=pytest.mark.slow), "mean field", "its draws"]
+)
 def test_trajectories_arrive_at_the_target(name, getkey):
     dim, num_draws = 20, 2_048
     target = vi.from_log_density(logistic, {"x": vi.Param(dim)})

@@ -167,6 +167,7 @@ def test_the_density_in_closed_form(getkey):
     np.testing.assert_allclose(target.log_density(x), expected, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_fit_is_the_conjugate_posterior(getkey):
     y = rng.normal(1.0, 1.0, size=50)
     fit = vi.fit(vi.from_numpyro(normal, y), key=getkey(), progress=False)
@@ -220,6 +221,7 @@ def test_batches_of_an_epoch_average_to_the_full_density(model, getkey):
     np.testing.assert_array_equal(np.sort(seen), np.arange(60))
 
 
+@pytest.mark.slow
 def test_two_plates_are_scaled_by_the_product(getkey):
     target = vi.from_numpyro(two_plates, LONG, MATRIX, 10)
     x, key = jr.normal(getkey(), (1,)), getkey()

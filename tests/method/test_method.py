@@ -67,7 +67,10 @@ def test_names_converge_without_tuning(name, getkey):
     assert jnp.all(jnp.abs(jnp.log(fit.family.std / std)) < 0.05)
 
 
-@pytest.mark.parametrize(("dim", "family"), [(201, vi.FullRank), (1_001, vi.MeanField)])
+@pytest.mark.parametrize(
+    ("dim", "family"),
+    [pytest.param(201, vi.FullRank, marks=pytest.mark.slow), (1_001, vi.MeanField)],
+)
 def test_auto_is_mean_field_in_many_dimensions(dim, family, getkey):
     target = vi.from_log_density(
         lambda params: -0.5 * jnp.sum(params["x"] ** 2), {"x": vi.Param(dim)}

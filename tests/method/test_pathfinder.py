@@ -78,6 +78,7 @@ def test_weights_are_those_of_the_mixture(getkey):
     assert jnp.std(x[x > 0]) == pytest.approx(0.2, rel=0.05)
 
 
+@pytest.mark.slow
 def test_failing_paths_are_left_out_and_counted(getkey):
     # No density beyond 1: starts there are drawn anew, and a wall is no place of rest.
     def log_density(params):

@@ -119,6 +119,7 @@ def test_bam_on_a_target_that_is_not_gaussian(getkey):
     assert 0.7 < fit.std["x"] < 1.4
 
 
+@pytest.mark.slow
 def test_many_at_once(getkey):
     @eqx.filter_vmap
     def fit(shift, key):

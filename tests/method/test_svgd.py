@@ -93,7 +93,14 @@ def test_a_step_goes_along_the_force_and_tells_its_size(getkey):
 
 # The wrong sign would drive the particles away, and without repulsion their standard
 # deviation would vanish. What they lack is as known for this kernel: a few percent.
-@pytest.mark.parametrize(("dim", "least"), [(1, 0.97), (2, 0.96), (3, 0.94)])
+@pytest.mark.parametrize(
+    ("dim", "least"),
+    [
+        pytest.param(1, 0.97, marks=pytest.mark.slow),
+        pytest.param(2, 0.96, marks=pytest.mark.slow),
+        (3, 0.94),
+    ],
+)
 def test_it_finds_mean_and_standard_deviation(dim, least, getkey):
     loc, scale = (2.0, -1.0, 0.5)[:dim], (1.5, 0.3, 4.0)[:dim]
     method = vi.SVGD(num_particles=200)
@@ -119,6 +126,7 @@ def test_the_temperature_widens(getkey):
     assert abs(fit.mean["x"].item() - 2.0) < 0.05
 
 
+@pytest.mark.slow
 def test_moments_of_a_gamma_are_those_of_constrained_draws(getkey):
     target = vi.from_log_density(
         lambda params: 3 * jnp.log(params["rate"]) - params["rate"],
@@ -188,8 +196,8 @@ def test_particles_that_are_given_are_where_it_starts(getkey):
     "optimizer",
     [
         optax.sgd(1.0, momentum=0.5),
-        optax.adagrad(0.5),
-        optax.adamax(0.05),
+        pytest.param(optax.adagrad(0.5), marks=pytest.mark.slow),
+        pytest.param(optax.adamax(0.05), marks=pytest.mark.slow),
         optax.chain(
             optax.clip_by_global_norm(1.0),
             optax.adam(optax.cosine_decay_schedule(0.1, 2_000)),
@@ -269,6 +277,7 @@ def test_the_loss_goes_to_zero(getkey):
     assert np.mean(np.sum(np.square(force), axis=1)) < 1e-5
 
 
+@pytest.mark.slow
 def test_it_keeps_single_precision(getkey):
     target = vi.from_log_density(
         lambda params: -0.5 * jnp.sum((params["x"] - 1) ** 2), {"x": np.zeros(2, "f4")}

@@ -134,6 +134,7 @@ def test_antithetic_draws_leave_no_noise_in_the_location(family, getkey):
     assert jnp.all(jnp.std(gradient(vi.ELBO(2)), axis=0) > 0.1)
 
 
+@pytest.mark.slow
 def test_antithetic_draws_are_as_many_as_asked_for(getkey):
     # A log density odd about the location cancels in each pair, an even one does not.
     start = vi.MeanField(jnp.ones(1), scale=0.5)

@@ -55,7 +55,9 @@ def test_a_good_fit_is_trusted_and_its_figures_are_true(getkey):
 @pytest.mark.parametrize(
     "log_density",
     [
-        lambda params: jnp.sum(cauchy.logpdf(params["x"])),
+        pytest.param(
+            lambda params: jnp.sum(cauchy.logpdf(params["x"])), marks=pytest.mark.slow
+        ),
         lambda params: jnp.sum(student_t.logpdf(params["x"], 2.0)),
     ],
     ids=["Cauchy", "t(2)"],
@@ -146,7 +148,11 @@ def two_modes(params):
     return jnp.logaddexp(left, jnp.log(0.7) - 0.5 * jnp.sum((params["x"] - 6) ** 2))
 
 
-@pytest.mark.parametrize("method", [vi.Auto(1), "advi"], ids=["one start", "advi"])
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param(vi.Auto(1), marks=pytest.mark.slow), "advi"],
+    ids=["one start", "advi"],
+)
 def test_a_mode_that_the_fit_has_missed_is_reported(method, getkey):
     # Whichever mode the fit is at, its weights are perfect.
     fit = fitted(two_modes, 2, getkey(), method)

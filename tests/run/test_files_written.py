@@ -199,6 +199,7 @@ def test_the_file_and_then_its_folder_are_on_the_disk(fit, tmp_path, monkeypatch
     assert same(vi.load(tmp_path / "fit", like=fit), fit)
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_between_two_stages_keeps_the_fit(
     tmp_path, getkey, monkeypatch
 ):

@@ -165,7 +165,7 @@ def test_same_key_same_result_whatever_the_host_does(getkey):
 
 
 @pytest.mark.parametrize("name", ["advi", "fullrank_advi", "auto"])
-@pytest.mark.parametrize("first", [1, 64, 199])
+@pytest.mark.parametrize("first", [1, 64, pytest.param(199, marks=pytest.mark.slow)])
 def test_resuming_is_going_on(name, first, getkey):
     target = vi.from_likelihood(
         lambda params: -0.5 * params["mu"] ** 2,
@@ -308,7 +308,11 @@ def test_a_long_run_keeps_all_records(getkey):
     assert jnp.array_equal(fit.trackers["mean"][-1], fit.family.mean)
 
 
-@pytest.mark.parametrize("stop", [None, vi.LossConvergence()], ids=["no rule", "rule"])
+@pytest.mark.parametrize(
+    "stop",
+    [pytest.param(None, marks=pytest.mark.slow), vi.LossConvergence()],
+    ids=["no rule", "rule"],
+)
 def test_a_thousand_fits_are_one_program(stop, getkey):
     target = diagonal_target()
     keys = jr.split(getkey(), 1_000)

@@ -199,6 +199,7 @@ def test_the_message_names_a_parameter_without_a_density(getkey):
         vi.fit(target, method, key=getkey(), progress=False)
 
 
+@pytest.mark.slow
 def test_nan_debugging_finds_nothing_in_a_healthy_run(getkey):
     with jax.debug_nans(True):
         vi.fit(

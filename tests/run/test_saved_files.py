@@ -45,7 +45,9 @@ def begun(name):
     return vi.fit(target, method, key=jr.key(9), max_steps=0, progress=False, **options)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    "name", ["mean_field", pytest.param("flow", marks=pytest.mark.slow), "particles"]
+)
 def test_a_fit_of_an_earlier_version_goes_on(name, tmp_path):
     _, num_steps, more = METHODS[name]
     fit = vi.load(SAVED / f"{name}.npz", like=begun(name))

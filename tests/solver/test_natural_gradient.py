@@ -1,5 +1,7 @@
 """Natural gradients by regression, seen as ask and tell."""
 
+import jax
+import jax.lax as lax
 import jax.numpy as jnp
 import jax.random as jr
 
@@ -18,14 +20,22 @@ PRECISION = jnp.array([[400.0, 9.0], [9.0, 1.0]])
 def test_one_iteration_is_enough_on_a_gaussian(getkey):
     # The residual is linear in the noise, and the regression exact.
     target = correlated_target(LOC, PRECISION)
-    key = getkey()
-    with lenient_promotion():
-        ascent = natural_gradient.begin(jnp.zeros(2), 0.1 * jnp.eye(2))
-        while ascent.num_iterations < 2:
-            key, half_key = jr.split(key)
-            e = mirrored(jr.normal(half_key, (natural_gradient.BATCH // 2, 2)))
+
+    def further(loop):
+        key, ascent = loop
+        key, half_key = jr.split(key)
+        e = mirrored(jr.normal(half_key, (natural_gradient.BATCH // 2, 2)))
+        with lenient_promotion():
             probes = probe(target, natural_gradient.ask(e, ascent), len(e))
-            ascent = natural_gradient.tell(e, ascent, probes)
+            return key, natural_gradient.tell(e, ascent, probes)
+
+    @jax.jit
+    def climbed(key):
+        first = natural_gradient.begin(jnp.zeros(2), 0.1 * jnp.eye(2))
+        unfinished = lambda loop: loop[1].num_iterations < 2
+        return lax.while_loop(unfinished, further, (key, first))[1]
+
+    ascent = climbed(getkey())
     std = jnp.sqrt(jnp.diagonal(jnp.linalg.inv(PRECISION)))
     assert jnp.all(jnp.abs(ascent.loc - LOC) < 1e-3 * std)
     covariance = ascent.tril @ ascent.tril.T
