@@ -275,6 +275,7 @@ def test_a_flow_that_is_not_good_enough_is_trained_for_longer(getkey, monkeypatc
     assert fit.num_steps == 300
 
 
+@pytest.mark.slow
 def test_a_budget_ends_the_run(getkey):
     target = vi.from_log_density(banana, BANANA)
     method = vi.Auto(num_starts=4, max_evaluations=300)
@@ -323,6 +324,7 @@ def test_inside_jit_and_vmap(getkey):
         assert jnp.allclose(one.family.mean, loc + shift, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_going_on_after_the_end_changes_nothing(getkey):
     loc, precision = ill_conditioned(3, 10.0, getkey())
     fit = vi.fit(correlated_target(loc, precision), key=getkey(), progress=False)

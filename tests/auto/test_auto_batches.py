@@ -76,6 +76,7 @@ def test_it_is_accurate_and_ends_by_itself(fitted, getkey):
     assert np.max(np.abs(np.log(fit.family.std / std))) < 0.15
 
 
+@pytest.mark.slow
 def test_a_part_of_the_rows_alone_is_not_enough(getkey):
     # What the second stage is for: the first is off by many standard deviations.
     target, mean, covariance = regression(200)
@@ -85,6 +86,7 @@ def test_a_part_of_the_rows_alone_is_not_enough(getkey):
     assert np.max(off) > 1.0
 
 
+@pytest.mark.slow
 def test_its_report(fitted, getkey):
     report = vi.report(fitted[0], key=getkey())
     assert report.trustworthy

@@ -307,6 +307,7 @@ def test_numpyro_on_a_model(getkey):
     assert num_steps < 8
 
 
+@pytest.mark.slow
 def test_variances_by_site(getkey):
     start = start_of_model(getkey(), dense=False)
     init, _ = hmc(lambda z: sum(jnp.sum(part**2) for part in z.values()), algo="NUTS")

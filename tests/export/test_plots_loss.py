@@ -169,6 +169,7 @@ def test_words_of_stops_at_one_step_do_not_overlap():
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
 
+@pytest.mark.slow
 def test_real_fits(getkey):
     def stop(fit):
         raise StopIteration

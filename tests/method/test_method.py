@@ -53,7 +53,10 @@ def _gaussian(getkey, dim, condition):
     return loc, (axes * variances[None]) @ axes.T
 
 
-@pytest.mark.parametrize("name", ["advi", "ADVI", "fullrank_advi", "auto"])
+@pytest.mark.parametrize(
+    "name",
+    ["advi", "ADVI", "fullrank_advi", pytest.param("auto", marks=pytest.mark.slow)],
+)
 def test_names_converge_without_tuning(name, getkey):
     loc, covariance = _gaussian(getkey, 5, 30)
     precision = jnp.linalg.inv(covariance)

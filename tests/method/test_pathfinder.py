@@ -39,6 +39,7 @@ def test_a_gaussian_is_found_from_any_start(getkey):
     assert report.num_evaluations == int(fit.state.num_evaluations)
 
 
+@pytest.mark.slow
 def test_one_path_is_a_gaussian(getkey):
     fit = fitted(correlated_target(LOC, PRECISION), getkey(), 1)
     assert isinstance(fit.family, vi.FullRank)
@@ -46,6 +47,7 @@ def test_one_path_is_a_gaussian(getkey):
     assert jnp.all(jnp.abs(fit.family.mean - LOC) < 0.2 * sds)
 
 
+@pytest.mark.slow
 def test_the_best_gaussian_of_a_path_is_not_that_of_its_end(getkey):
     # A funnel's density has no mode: it rises without bound where no mass is.
     def log_density(params):

@@ -214,6 +214,7 @@ def test_any_optax_optimizer(optimizer, getkey):
     assert fit.losses[-1] < 1e-3
 
 
+@pytest.mark.slow
 def test_going_on_with_another_optimizer(getkey):
     key = getkey()
     idle = vi.SVGD(optimizer=optax.sgd(1e-12), num_particles=50)
@@ -238,6 +239,7 @@ def test_it_stops_once_the_particles_are_at_rest(getkey):
     assert fit.losses[-1] < 1e-3 < fit.losses[0]
 
 
+@pytest.mark.slow
 def test_the_start_is_scattered_around_the_model_s(getkey):
     method = vi.SVGD(num_particles=4_000, jitter=0.3)
     loc = jnp.array([3.0, -5.0])
@@ -346,6 +348,7 @@ def test_no_start_where_the_log_density_is_not_finite(getkey):
         run(nowhere, getkey(), vi.SVGD(num_particles=20), max_steps=50)
 
 
+@pytest.mark.slow
 def test_the_names(getkey):
     # The same run by any spelling, and births and deaths come with it.
     key, target = getkey(), gaussian()

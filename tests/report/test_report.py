@@ -82,6 +82,7 @@ def test_a_variance_that_does_not_quite_exist_is_seldom_trusted():
     assert sum(report.trustworthy for report in reports) <= 3
 
 
+@pytest.mark.slow
 def test_mean_field_advi_on_a_correlated_posterior_is_not_trusted(getkey):
     precision = jnp.linalg.inv(jnp.array([[1.0, 0.9], [0.9, 1.0]]))
     target = correlated_target(jnp.zeros(2), precision)

@@ -422,6 +422,7 @@ def test_a_state_of_another_structure_is_refused(getkey):
         run(diagonal_target(), method=Forgetful(), key=getkey())
 
 
+@pytest.mark.slow
 def test_several_fits_in_one_say_so(getkey):
     one = lambda key: run(diagonal_target(), key=key, max_steps=5)
     many = eqx.filter_vmap(one)(jr.split(getkey(), 3))
