@@ -51,10 +51,12 @@ FLOORS: tuple[dict[str, str], ...] = (
 WITHIN: dict[str, tuple[str, ...]] = {
     "_target": ("data permutation", "minibatch", "plates target"),
     "_frontend": (
-        "numpyro_sites numpyro_handlers pymc_jax",
-        "numpyro_enumeration pymc_graph pymc_sample",
-        "numpyro_model",
-        "numpyro_brute_force",
+        "numpyro_sites numpyro_handlers pymc_special pymc_rewrite",
+        "numpyro_enumeration pymc_forms pymc_data",
+        "numpyro_model pymc_jax",
+        "numpyro_brute_force pymc_graph pymc_sample",
+        "pymc_words",
+        "pymc_model",
     ),
     "_draws": (
         "psis resample proposal hamiltonian",

@@ -10,10 +10,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array
 
 from .._misc import lenient_promotion
+from .pymc_forms import converted
+from .pymc_rewrite import drop_fine_checks
 
 
 @contextlib.contextmanager
@@ -30,92 +31,43 @@ def quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _without_checks(fgraph: Any) -> None:
-    # Inside `jax.jit` nothing can be raised.
+def _without_checks(fgraph: Any, *, bounds: bool) -> None:
+    """Take out whatever would raise: inside `jax.jit` nothing can.
+
+    Checks that PyMC turns into a density of zero stay if there are `bounds`.
+    """
+    from pymc.logprob.utils import CheckParameterValue
     from pytensor.raise_op import CheckAndRaise
 
     for node in fgraph.toposort():
-        if isinstance(node.op, CheckAndRaise):
+        op = node.op
+        stays = isinstance(op, CheckParameterValue) and op.can_be_replaced_by_ninf
+        if isinstance(op, CheckAndRaise) and not (stays and bounds):
             fgraph.replace(node.outputs[0], node.inputs[0], import_missing=True)
 
 
-@jax.custom_jvp
-def _not_negative(x: Array) -> Array:
-    return jnp.maximum(x, jnp.zeros((), x.dtype))
-
-
-@_not_negative.defjvp
-def _not_negative_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
-    (x,), (tangent,) = primals, tangents
-    slack = float(jnp.finfo(x.dtype).eps) ** 0.5
-    return _not_negative(x), jnp.where(x >= -slack, tangent, jnp.zeros_like(tangent))
-
-
-@functools.cache
-def _not_negative_op() -> Any:
-    from pytensor.link.jax.dispatch.basic import jax_funcify
-    from pytensor.scalar.basic import Clip, clip
-    from pytensor.tensor.elemwise import Elemwise
-
-    class NotNegative(Clip):
-        pass
-
-    def convert(op: Any, **kwargs: Any) -> Any:
-        del op, kwargs
-        return lambda x, low, high: _not_negative(x)
-
-    jax_funcify.register(NotNegative, convert)
-    return Elemwise(NotNegative(clip.output_types_preference, name="not_negative"))
-
-
-def _as_number(var: Any) -> float | None:
-    """The number that a variable is, in however many axes."""
-    from pytensor.tensor.elemwise import DimShuffle
-
-    while var.owner is not None and isinstance(var.owner.op, DimShuffle):
-        var = var.owner.inputs[0]
-    value = np.asarray(getattr(var, "data", np.nan))
-    return value.item() if value.size == 1 else None
-
-
-def _with_smooth_distances(fgraph: Any) -> None:
-    """Make sure of the derivatives of squared distances, `clip(xx - 2 xy + yy, 0, inf)`.
-
-    Those of a point to itself are zero but for rounding. XLA computes them in more than
-    one fusion, which may disagree on what is clipped; then terms of the gradient that
-    cancel do not, and the gradient of a Gaussian process is wrong, if compiled for a CPU.
-    """
-    from pytensor.scalar.basic import Clip
-    from pytensor.tensor.elemwise import Elemwise
-
-    for node in fgraph.toposort():
-        if not isinstance(node.op, Elemwise) or type(node.op.scalar_op) is not Clip:
-            continue
-        x, *bounds = node.inputs
-        is_matrix = x.type.ndim >= 2 and "float" in x.type.dtype
-        if is_matrix and list(map(_as_number, bounds)) == [0.0, np.inf]:
-            smooth = _not_negative_op()(*node.inputs)
-            fgraph.replace(node.outputs[0], smooth, import_missing=True)
-
-
-def jaxified(inputs: Sequence[Any], outputs: Sequence[Any]) -> Callable:
-    """`outputs` as a JAX function of `inputs`."""
+def jaxified(
+    inputs: Sequence[Any], outputs: Sequence[Any], *, bounds: bool = True
+) -> Callable:
+    """`outputs` as a JAX function of `inputs`; minus infinity where PyMC's checks of
+    parameters fail, if there are `bounds`."""
     from pytensor.compile.mode import get_mode
     from pytensor.graph.fg import FunctionGraph
 
+    # XLA fuses by itself, and does not see into what is fused here.
     mode: Any = get_mode("JAX")
+    mode = mode.excluding("fusion")
     with _keeping_x64():
-        from pytensor.link.jax.dispatch.basic import jax_funcify
+        import pytensor.link.jax.dispatch  # noqa: F401
 
     # Perhaps within somebody's trace, whose tracers must not be kept.
     with quiet(), lenient_promotion(), jax.ensure_compile_time_eval():
         fgraph = FunctionGraph(list(inputs), list(outputs), clone=True)
-        _without_checks(fgraph)
-        _with_smooth_distances(fgraph)
+        _without_checks(fgraph, bounds=bounds)
         mode.optimizer.rewrite(fgraph)
-        _without_checks(fgraph)
-        convert: Any = jax_funcify
-        fn = convert(fgraph)
+        _without_checks(fgraph, bounds=bounds)
+        drop_fine_checks(fgraph, float(jnp.finfo(jnp.result_type(float)).eps))
+        fn = converted(fgraph)
 
     def call(*args: Array) -> tuple[Array, ...]:
         cast = (
@@ -141,29 +93,55 @@ def _keeping_x64() -> Iterator[None]:
         jax.config.update("jax_enable_x64", before)
 
 
+# By the name of an observed variable, how many there are in all along each axis.
+Scales = dict[str, tuple[Any, ...]]
+
+
 class Program:
     """The functions of a PyMC model with data of given shapes.
 
     Each takes a list of variables, in the model's order, and then the data and indices.
     """
 
-    def __init__(self, model: Any, inputs: Sequence[Any], like: Any):
+    def __init__(self, model: Any, scales: Scales, inputs: Sequence[Any], like: Any):
         self._model = model
+        self._scales = scales
         self._inputs = list(inputs)
         # A copy has its variables in another order.
         self._free = [model[var.name] for var in like.free_RVs]
         self._observed = [model[var.name] for var in like.observed_RVs]
         self._deterministic = _computable(model, like.deterministics)
+        self._bounds = bool(like.check_bounds)
         self.names = tuple(var.name for var in (*self._free, *self._deterministic))
 
     def _of_values(self, outputs: Sequence[Any]) -> Callable:
         values = [self._model.rvs_to_values[rv] for rv in self._free]
-        return jaxified([*values, *self._inputs], outputs)
+        return jaxified([*values, *self._inputs], outputs, bounds=self._bounds)
+
+    @functools.cached_property
+    def _terms(self) -> dict[str, Any]:
+        """What each variable and potential adds to the log density."""
+        model = self._model
+        variables = [*self._free, *self._observed, *model.potentials]
+        out = {}
+        for var, logp in zip(variables, model.logp(variables, sum=False), strict=True):
+            out[var.name] = _summed(logp)
+            shape = model.rvs_to_values[var].shape if var.name in self._scales else ()
+            for total, length in zip(self._scales.get(var.name, ()), shape, strict=False):
+                if total is not None:
+                    out[var.name] *= total / length
+        return out
+
+    def part(self, name: str) -> Callable:
+        """What one variable or potential adds, or a deterministic variable."""
+        if name in self._terms:
+            return self._of_values([self._terms[name]])
+        return self._of_values(self._model.replace_rvs_by_values([self._model[name]]))
 
     @functools.cached_property
     def log_density(self) -> Callable:
         """Of the value variables, log-Jacobian included."""
-        return self._of_values([self._model.logp()])
+        return self._of_values([sum(self._terms.values())])
 
     @functools.cached_property
     def constrain(self) -> Callable:
@@ -174,16 +152,7 @@ class Program:
     @functools.cached_property
     def rows(self) -> Callable:
         """The log density of each observation, from the value variables."""
-        from pymc.variational.minibatch_rv import get_scaling, MinibatchRandomVariable
-
-        model, outputs = self._model, []
-        rows = model.logp(self._observed, sum=False)
-        for rv, logp in zip(self._observed, rows, strict=True):
-            if isinstance(rv.owner.op, MinibatchRandomVariable):
-                total_size = rv.owner.inputs[1:]
-                logp = logp / get_scaling(total_size, model.rvs_to_values[rv].shape)
-            outputs.append(logp)
-        return self._of_values(outputs)
+        return self._of_values(self._model.logp(self._observed, sum=False))
 
     @functools.cached_property
     def unconstrain(self) -> Callable:
@@ -200,11 +169,30 @@ class Program:
         return jaxified([*given.values(), *self._inputs], values)
 
 
-def _computable(model: Any, like: Sequence[Any]) -> list[Any]:
-    """The deterministic variables, but those that hide randomness."""
-    from pymc.pytensorf import find_rng_nodes
+def _summed(logp: Any) -> Any:
+    """The sum of a log density: it is of fewer numbers with its checks outside of it."""
+    from pymc.logprob.utils import CheckParameterValue
+    from pytensor.tensor.basic import Alloc
 
-    variables = [model[var.name] for var in like]
+    node = logp.owner
+    if node is not None and isinstance(node.op, Alloc):
+        # PyMC gives it its shape, often without need.
+        inner = node.inputs[0]
+        if None not in inner.type.shape and inner.type.shape == logp.type.shape:
+            node = inner.owner
+    if node is None or not isinstance(node.op, CheckParameterValue):
+        return logp.sum()
+    inner, *conditions = node.inputs
+    return node.op(inner.sum(), *conditions)
+
+
+def _computable(model: Any, like: Sequence[Any]) -> list[Any]:
+    """The deterministic variables, but those that hide randomness, or are no arrays:
+    with `total_size` PyMC takes another input for the probabilities of some."""
+    from pymc.pytensorf import find_rng_nodes
+    from pytensor.tensor.type import TensorType
+
+    variables = [model[var.name] for var in like if isinstance(var.type, TensorType)]
     graphs = model.replace_rvs_by_values(variables)
     pairs = zip(variables, graphs, strict=True)
     return [var for var, graph in pairs if not find_rng_nodes([graph])]

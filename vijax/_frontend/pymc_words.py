@@ -1,0 +1,156 @@
+"""Why a PyMC model cannot be a target, and what is in it, in words."""
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+
+from .pymc_data import Shapes
+from .pymc_forms import NoForm
+from .pymc_graph import PyMCGraph
+
+
+_UNKNOWN_SHAPE = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.NonConcreteBooleanIndexError,
+)
+_OTHERWISE = (
+    "Write it with other functions, give the log density yourself by `pm.CustomDist`, or "
+    "sample with PyMC's own NUTS, `pm.sample()`."
+)
+_ALL_ROWS = (
+    " All the rows stand in place of a `pm.Minibatch` too: what is as long as one must "
+    "take its length from it, such as `batch.shape[0]`."
+)
+# Names in one line of a description.
+_FEW = 8
+
+
+def _listed(words: Iterable[str]) -> str:
+    words = list(words)
+    rest = [f"and {len(words) - _FEW} more"] if len(words) > _FEW else []
+    return ", ".join(words[:_FEW] + rest) or "none"
+
+
+def _with_shapes(shapes: Shapes) -> str:
+    return _listed(f"{name} {shape}" for name, shape in shapes)
+
+
+def described(graph: PyMCGraph, values: Shapes, shapes: Shapes) -> str:
+    """What is in a model, in a few lines."""
+    lines = [
+        f"free: {_with_shapes(values)}",
+        f"observed: {_listed(str(rv.name) for rv in graph.model.observed_RVs)}",
+        f"data: {_with_shapes(shapes)}",
+    ]
+    if graph.data.minibatches:
+        batches = graph.data.minibatches.items()
+        words = (f"{name}, {size} of {n} rows" for name, (n, size) in batches)
+        lines.append(f"batches: {_listed(words)}")
+    return "PyMCModel(\n" + "".join(f"  {line}\n" for line in lines) + ")"
+
+
+def of_a_row(name: str) -> str:
+    """What is wrong with a free variable of a batch."""
+    return (
+        f"{name!r} has a value for each row of a `pm.Minibatch`, but a free variable "
+        "cannot belong to the rows of a batch: the next batch has others. Integrate it "
+        "out, or give the model all the rows, without `pm.Minibatch`."
+    )
+
+
+def check_batches(graph: PyMCGraph) -> None:
+    """Raise if batches of what is observed would not average to the whole."""
+    graph.check_total_size()
+    dims_of = graph.model.named_vars_to_dims
+    observed = {rv.name: rv for rv in graph.model.observed_RVs}
+    for name in graph.data.in_batches:
+        rv = observed[name].owner.inputs[0]  # Behind its `total_size`.
+        if getattr(rv.owner.op, "ndim_supp", 0) == rv.type.ndim:
+            raise ValueError(
+                f"{name!r} is a single draw from a distribution of many dimensions, of "
+                "which a `pm.Minibatch` sees some: their log density is no part of that "
+                "of all of them. Give it all at once, without `pm.Minibatch`."
+            )
+        for free in graph.model.free_RVs:
+            dims = dims_of.get(free.name, ())
+            if dims_of.get(name) and dims_of[name][0] in dims:
+                raise ValueError(of_a_row(free.name))
+
+
+def _of_rows(graph: PyMCGraph, values: Shapes) -> list[str]:
+    """The free variables that may belong to the rows of a batch."""
+    used = [name for names in graph.data.in_batches.values() for name in names]
+    sizes = {graph.data.minibatches[name][1] for name in used}
+    return [name for name, shape in values if sizes.intersection(shape)]
+
+
+def _without_density(model: Any) -> dict[str, Exception]:
+    """The variables whose log density PyMC does not know, and what it says."""
+    from pymc.logprob.basic import conditional_logp
+
+    out = {}
+    for rv in model.basic_RVs:
+        try:
+            conditional_logp({rv: rv.type()}, warn_rvs=False)
+        except Exception as e:
+            out[str(rv.name)] = e
+    return out
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    text = lines[0].rstrip(".") if lines else type(error).__name__
+    return text if len(text) < 200 else text[:200] + "..."
+
+
+def explained(
+    error: Exception,
+    graph: PyMCGraph,
+    values: Shapes,
+    shapes: Shapes,
+    attempt: Callable[[str], Exception | None],
+) -> str:
+    """Why a model with data of some shapes raised an error.
+
+    `attempt` says what the part of one variable or potential raises.
+    """
+    model = graph.model
+    variables = (*model.basic_RVs, *model.potentials, *model.deterministics)
+    tried = {str(var.name): attempt(str(var.name)) for var in variables}
+    found = {name: e for name, e in tried.items() if e is not None}
+    error = next(iter(found.values()), error)
+    # What fails for every variable, and is about none of them, has no name.
+    everywhere = not found or len(found) == len(tried) > 1
+    of = "The model" if everywhere else _listed(map(repr, found))
+    if isinstance(error, NoForm):
+        of = _listed(map(repr, found)) if found else of
+        return (
+            f"{of} is computed with `{error}`, which PyTensor's JAX backend does not "
+            f"know. {_OTHERWISE}"
+        )
+    unknown = _without_density(model)
+    if unknown:
+        name, error = next(iter(unknown.items()))
+        return (
+            f"PyMC finds no log density of {name!r}: {_first_line(error)}. Give it one "
+            "by `pm.CustomDist`, or write it by other distributions."
+        )
+    rows = _of_rows(graph, values)
+    if rows:
+        return of_a_row(rows[0])
+    if isinstance(error, _UNKNOWN_SHAPE) or "concrete values" in str(error):
+        return (
+            f"{of} is computed with an array whose shape depends on the data, but JAX "
+            "compiles for shapes that it knows. Select by `pm.math.switch` instead of a "
+            "mask, or make constants, not `pm.Data`, of what decides the shape."
+        )
+    cause = f"{type(error).__name__}: {_first_line(error)}"
+    if not re.search("shape|dimension|broadcast|axis|size|length", cause):
+        return f"{of} cannot be computed in JAX, which raised {cause}. {_OTHERWISE}"
+    where = "" if everywhere else f", in {of}"
+    return (
+        f"The data of the PyMC model do not fit together in shape{where}: they are "
+        f"{_with_shapes(shapes)}. ({cause}.){_ALL_ROWS if graph.data.in_batches else ''}"
+    )
