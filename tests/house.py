@@ -68,6 +68,7 @@ WITHIN: dict[str, tuple[str, ...]] = {
         "files",
         "archive interrupt results progress_bar checks method_names",
         "checkpoint start",
+        "explain",
         "host",
         "richer_family",
         "fit_result",

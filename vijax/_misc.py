@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import equinox as eqx
@@ -160,6 +160,18 @@ def as_key(key: Any) -> PRNGKeyArray:
 def tree_size(tree: PyTree) -> int:
     """How many numbers the array leaves of a pytree hold."""
     return sum(leaf.size for leaf in jtu.tree_leaves(tree) if eqx.is_array(leaf))
+
+
+def listed(words: Iterable[str], most: int = 8) -> str:
+    """Words in one line, cut where they are many."""
+    words = list(words)
+    rest = [f"and {len(words) - most} more"] if len(words) > most else []
+    return ", ".join(words[:most] + rest) or "none"
+
+
+def shapes_in_words(arrays: Mapping[str, Any]) -> str:
+    """Named arrays, or what has their shapes, in one line: `mu (), beta (3,)`."""
+    return listed(f"{name} {tuple(x.shape)}" for name, x in arrays.items())
 
 
 def entry_names(name: str, shape: tuple[int, ...]) -> list[str]:

@@ -43,8 +43,9 @@ def outcome(features: frozenset[str]) -> np.ndarray:
     y = NOISE[(slice(None), *(slice(n) for n in shape), *(0,) * (2 - len(shape)))]
     y = np.clip(y + 0.5, LOW, HIGH)
     if "counts" in features:
-        return np.round(np.abs(2 * y)).clip(0, 3).astype(np.int64)
+        y = np.round(np.abs(2 * y)).clip(0, 3).astype(np.int64)
     if "imputed" in features and "batches" not in features:
+        y = y.astype(float)
         y[2] = np.nan
     return y
 

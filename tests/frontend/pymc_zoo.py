@@ -50,6 +50,10 @@ def walk_in_plane() -> Any:
     return pm.MvNormal.dist(pm.Normal("drift", shape=3), SQUARE)
 
 
+# What PyMC 5 draws are the entries above the diagonal, what PyMC 6 draws is the matrix.
+CORRELATION = np.array([[1.0, 0.1, -0.2], [0.1, 1.0, 0.3], [-0.2, 0.3, 1.0]])
+IS_MATRIX = pm.LKJCorr.dist(n=3, eta=2.0).type.ndim == 2
+CORRELATIONS = CORRELATION if IS_MATRIX else CORRELATION[np.triu_indices(3, 1)]
 PLANE = ROWS[None] + np.zeros((4, 1, 1))
 START = lambda: pm.Normal.dist()
 ZOO: dict[str, Entry] = {
@@ -131,7 +135,7 @@ ZOO: dict[str, Entry] = {
         np.array([1.0, 0.2, 0.9, -0.1, 0.3, 1.2]),
         None,
     ),
-    "LKJCorr": Entry({"n": 3, "eta": 2.0}, np.array([0.1, -0.2, 0.3]), None),
+    "LKJCorr": Entry({"n": 3, "eta": 2.0}, CORRELATIONS, None),
     "Laplace": Entry({"mu": REAL, "b": POSITIVE}, REALS),
     "LogNormal": Entry(NORMAL, POSITIVES),
     "Logistic": Entry({"mu": REAL, "s": POSITIVE}, REALS),

@@ -3,6 +3,7 @@
 # pyright: reportArgumentType=false
 # Arguments of the wrong type are what is tried here.
 
+import jax
 import jax.lax as lax
 import jax.numpy as jnp
 import numpy as np
@@ -51,6 +52,30 @@ at_once = {
         lambda key: log_density(lambda params, data: params["z"], np.ones(3)),
         r"`log_density` raised KeyError: 'z'.*\{'x'",
     ),
+    "log density: a loop of unknown length": (
+        lambda key: log_density(
+            lambda params: (
+                -lax.while_loop(lambda x: x < 9.0, lambda x: x + params["x"][0] ** 2, 0.0)
+            )
+        ),
+        "not its gradient.*while_loop.*lax.scan",
+    ),
+    "log density: on the host, without a gradient": (
+        lambda key: log_density(
+            lambda params: jax.pure_callback(
+                lambda x: np.zeros(()), jax.ShapeDtypeStruct((), float), params["x"]
+            )
+        ),
+        "not its gradient.*jax.pure_callback.*jax.custom_vjp",
+    ),
+    "likelihood: a loop of unknown length": (
+        lambda key: likelihood(
+            log_likelihood=lambda params, y: lax.while_loop(
+                lambda x: jnp.all(x < 9.0), lambda x: x + params["x"] ** 2, y
+            )
+        ),
+        "not its gradient.*lax.scan",
+    ),
     "log density: no function": (
         lambda key: log_density(3.0),
         r"`log_density` must be a function.*float",
@@ -95,6 +120,10 @@ at_once = {
     "params: of a likelihood": (
         lambda key: vi.from_likelihood(density, rowwise, {"x": 1}, np.ones(3)),
         r"`params\['x'\]` has dtype int64.*not floating-point",
+    ),
+    "params: no entries": (
+        lambda key: vi.from_log_density(lambda params: 0.0, {"x": vi.Param((0, 3))}),
+        "parameters have no entries",
     ),
     # The prior and the likelihood.
     "prior: vector": (

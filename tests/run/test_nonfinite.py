@@ -174,8 +174,37 @@ def test_the_message_names_the_parameter(getkey):
         )
 
     target = vi.from_log_density(log_density, {"good": vi.Param(), "bad": vi.Param()})
-    with pytest.raises(vi.FitError, match=r"not finite in `bad` \(64\)"):
+    with pytest.raises(vi.FitError, match="64 a gradient that is not finite in `bad`"):
         vi.fit(target, "advi", key=getkey(), progress=False)
+
+
+def test_the_message_names_entries_and_a_learning_rate_where_there_is_one(getkey):
+    where = jnp.zeros((3, 4), bool).at[1, 2].set(True).at[2].set(True)
+
+    def log_density(params):
+        x = params["x"]
+        factor = jnp.where(where & (jnp.abs(x) > 1e-9), jnp.nan, 1.0)
+        return -0.5 * jnp.sum((factor * x) ** 2) - params["good"] ** 2
+
+    params = {"good": vi.Param(), "x": vi.Param((3, 4))}
+    target = vi.from_log_density(log_density, params)
+    words = r"64 a gradient that is not finite in `x\[1, 2\]` and 4 more"
+    with pytest.raises(vi.FitError, match=f"{words}.*learning rate"):
+        vi.fit(target, "advi", key=getkey(), progress=False)
+    start = vi.FullRank(jnp.zeros(13))
+    with pytest.raises(vi.FitError, match=words) as info:
+        vi.fit(target, vi.NaturalGradient(), start, key=getkey(), progress=False)
+    assert "learning rate" not in str(info.value)
+
+
+def test_the_message_names_entries_without_a_density(getkey):
+    target = vi.from_log_density(
+        lambda params: -0.5 * jnp.sum(params["x"][:70] ** 2), {"x": vi.Param(140)}
+    )
+    method = vi.Descent(vi.ELBO(), optax.sgd(0.2))
+    words = r"does not change with `x\[70\]` and 69 more: the posterior is"
+    with pytest.raises(vi.FitError, match=words):
+        vi.fit(target, method, key=getkey(), progress=False)
 
 
 def test_a_start_outside_is_replaced_by_one_inside(getkey):

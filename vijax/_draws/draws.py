@@ -11,7 +11,14 @@ from jaxtyping import Array, Float, PyTree
 
 from .._custom_types import Data, Key, Params, Point
 from .._family.base import AbstractFamily
-from .._misc import as_key, as_whole, map_in_batches, tree_size
+from .._misc import (
+    as_key,
+    as_whole,
+    listed,
+    map_in_batches,
+    shapes_in_words,
+    tree_size,
+)
 from .._target.data import as_data
 from .._target.target import AbstractModel, Target
 from .psis import smoothed_log_weights
@@ -39,6 +46,20 @@ class Draws(eqx.Module):
     target: Target
     origin: dict[str, Any] = eqx.field(default_factory=dict)
     proposal: "Draws | None" = None
+
+    def __repr__(self) -> str:
+        x = jax.ShapeDtypeStruct(self.x.shape[-1:], self.x.dtype)
+        params = jax.eval_shape(self.target.unravel, x)
+        lines = [
+            f"Draws({self.x.shape[0]} draws",
+            f"  parameters: {shapes_in_words(params)}",
+        ]
+        if self.origin:
+            pairs = (f"{name} {value}" for name, value in self.origin.items())
+            lines.append(f"  from: {listed(pairs)}")
+        if self.proposal is not None:
+            lines.append(f"  chosen from {len(self.proposal)} weighted draws")
+        return "\n".join(lines) + ")"
 
     def __len__(self) -> int:
         return self.x.shape[0]

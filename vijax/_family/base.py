@@ -21,6 +21,11 @@ class AbstractFamily(eqx.Module):
     its constructor takes a location first.
     """
 
+    def __hash__(self) -> int:
+        # Arrays have no hash, and `jax.jit(family.log_prob)` asks for one. What hashes
+        # alike is compared.
+        return id(self)
+
     @property
     @abc.abstractmethod
     def dim(self) -> int:

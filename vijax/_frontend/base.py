@@ -64,6 +64,27 @@ class ParamModel(AbstractModel):
 
     def check(self, data: Data, *, in_batches: bool) -> None:
         self.density.check(self.space, data, in_batches=in_batches)
+        check_gradient(self, data)
+
+
+@eqx.filter_jit
+def _gradient(model: AbstractModel, x: Point, data: Data) -> Point:
+    return jax.grad(model.log_density)(x, data, 1.0)
+
+
+def check_gradient(model: AbstractModel, data: Data) -> None:
+    """Raise unless the log density has the gradient that every method follows."""
+    x = jax.eval_shape(model.initial)
+    try:
+        # Compiled functions remember their traces for equal shapes.
+        eqx.filter_eval_shape(_gradient, model, x, data)
+    except Exception as e:
+        raise ValueError(
+            "The log density can be computed, but not its gradient, which every method "
+            f"follows: {type(e).__name__}: {e} Write a `lax.while_loop` as a `lax.scan` "
+            "or `lax.fori_loop` over a fixed number of steps, and give what runs on the "
+            "host, by `jax.pure_callback`, its own gradient with `jax.custom_vjp`."
+        ) from e
 
 
 def shape_of(name: str, fn: Callable, space: ParamSpace, *args: Any) -> Any:

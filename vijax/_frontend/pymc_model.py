@@ -20,7 +20,7 @@ from .pymc_data import Shapes
 from .pymc_graph import PyMCGraph
 from .pymc_jax import Program
 from .pymc_sample import draw_observed, draw_prior
-from .pymc_words import described, explained
+from .pymc_words import explained
 
 
 class _PyMCMinibatch(PlateMinibatch):
@@ -71,7 +71,7 @@ class PyMCModel(AbstractModel):
         return named_parts(x, self.names, self.value_shapes)
 
     def __repr__(self) -> str:
-        return described(self.graph, self._shapes, self.shapes)
+        return f"PyMCModel({self.graph!r})"
 
     def _call(
         self, pick: Callable[[Program], Callable], variables: Params, data: Data

@@ -1,11 +1,12 @@
 """Why a PyMC model cannot be a target, and what is in it, in words."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import jax
 
+from .._misc import listed
 from .pymc_data import Shapes
 from .pymc_forms import NoForm
 from .pymc_graph import PyMCGraph
@@ -23,32 +24,10 @@ _ALL_ROWS = (
     " All the rows stand in place of a `pm.Minibatch` too: what is as long as one must "
     "take its length from it, such as `batch.shape[0]`."
 )
-# Names in one line of a description.
-_FEW = 8
-
-
-def _listed(words: Iterable[str]) -> str:
-    words = list(words)
-    rest = [f"and {len(words) - _FEW} more"] if len(words) > _FEW else []
-    return ", ".join(words[:_FEW] + rest) or "none"
 
 
 def _with_shapes(shapes: Shapes) -> str:
-    return _listed(f"{name} {shape}" for name, shape in shapes)
-
-
-def described(graph: PyMCGraph, values: Shapes, shapes: Shapes) -> str:
-    """What is in a model, in a few lines."""
-    lines = [
-        f"free: {_with_shapes(values)}",
-        f"observed: {_listed(str(rv.name) for rv in graph.model.observed_RVs)}",
-        f"data: {_with_shapes(shapes)}",
-    ]
-    if graph.data.minibatches:
-        batches = graph.data.minibatches.items()
-        words = (f"{name}, {size} of {n} rows" for name, (n, size) in batches)
-        lines.append(f"batches: {_listed(words)}")
-    return "PyMCModel(\n" + "".join(f"  {line}\n" for line in lines) + ")"
+    return listed(f"{name} {shape}" for name, shape in shapes)
 
 
 def of_a_row(name: str) -> str:
@@ -123,9 +102,9 @@ def explained(
     error = next(iter(found.values()), error)
     # What fails for every variable, and is about none of them, has no name.
     everywhere = not found or len(found) == len(tried) > 1
-    of = "The model" if everywhere else _listed(map(repr, found))
+    of = "The model" if everywhere else listed(map(repr, found))
     if isinstance(error, NoForm):
-        of = _listed(map(repr, found)) if found else of
+        of = listed(map(repr, found)) if found else of
         return (
             f"{of} is computed with `{error}`, which PyTensor's JAX backend does not "
             f"know. {_OTHERWISE}"

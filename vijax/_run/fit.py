@@ -21,12 +21,13 @@ from .._misc import as_key, as_whole, is_traced
 from .._target.target import check_target, Target
 from .auto_batches import in_batches, on_a_part
 from .checks import check_finite, check_method, check_stop, check_track
+from .explain import explain_start
 from .fit_result import Fit
 from .host import conduct, Options, Run
 from .method_names import named_method
 from .results import RESULTS
 from .richer_family import with_richer_family
-from .start import as_recipe, explain_start, find_point, start
+from .start import as_recipe, find_point, start
 
 
 # More than the first of two stages ever takes.

@@ -20,10 +20,11 @@ from .._misc import as_whole, float_dtype
 from .._target.target import Target
 from .checkpoint import save
 from .checks import check_callbacks, check_folder
+from .explain import explain_failure
 from .interrupt import Interruption
 from .progress_bar import ProgressBar
 from .results import as_fit_error, FitError, RESULTS
-from .start import explain_failure, start
+from .start import start
 
 
 # How often a checkpoint is written during a run, in seconds.

@@ -20,8 +20,8 @@ class RESULTS(eqx.Enumeration):
     )
     nonfinite = (
         "The loss or its gradient was infinite or NaN too many times in a row; the "
-        "family is the last good one. Usually the learning rate is too large, the start "
-        "too wide, or the log density not finite inside the supports."
+        "family is the last good one. Usually the log density is not finite inside the "
+        "supports, or the start is too wide."
     )
     failed = (
         "An exception ended the run: it is the cause of the `vi.FitError`. Go on with "

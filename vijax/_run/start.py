@@ -9,7 +9,6 @@ import jax
 import jax.lax as lax
 import jax.numpy as jnp
 import jax.random as jr
-import numpy as np
 from jaxtyping import Array, Bool, PyTree
 
 from .._closures import closures_as_pytrees
@@ -23,14 +22,15 @@ from .._misc import all_finite, key_for
 from .._target.target import Target
 
 
-_TRIES = 100
+# How many points are tried.
+TRIES = 100
 # Numbers that no method folds into the key of its start.
 _SEARCHING = 0x5EA7
 _PLACING = 0x91AC
-_LOOKS = 64
 
 
-def _value_and_grad(target: Target, key: Key, x: Point) -> tuple[Array, Point]:
+def value_and_grad(target: Target, key: Key, x: Point) -> tuple[Array, Point]:
+    """The log density at `x` and its gradient, as a step may see them."""
     return jax.value_and_grad(target.batch(key).log_density)(x)
 
 
@@ -45,14 +45,14 @@ def find_point(key: Key, target: Target) -> tuple[Point, Bool[Array, ""]]:
 
     def searching(loop) -> Bool[Array, ""]:
         _, found, tries = loop
-        return ~found & (tries < _TRIES)
+        return ~found & (tries < TRIES)
 
     def draw(loop):
         _, _, tries = loop
         try_key = jr.fold_in(key, tries)
         other = jr.uniform(try_key, initial.shape, initial.dtype, -2.0, 2.0)
         x = jnp.where(tries == 0, initial, other)
-        return x, all_finite(_value_and_grad(target, try_key, x)), tries + 1
+        return x, all_finite(value_and_grad(target, try_key, x)), tries + 1
 
     loop = initial, jnp.array(False), jnp.zeros((), jnp.int32)
     x, found, _ = lax.while_loop(searching, draw, loop)
@@ -102,61 +102,6 @@ def restart(
     if new_stop:
         progress = dataclasses.replace(progress, stop_state=fresh.stop_state)
     return progress
-
-
-@eqx.filter_jit
-def _look(target: Target, key: Key, family: AbstractFamily | None):
-    """At some points: the value; by parameter, whether the gradient is finite, whether
-    it is zero everywhere, and the place."""
-    if family is None:
-        x = target.model.initial()[None]
-    else:
-        x = jax.vmap(family.sample)(jr.split(key, _LOOKS))
-    value, grad = jax.vmap(lambda x: _value_and_grad(target, key, x))(x)
-    grads = jax.vmap(target.unravel)(grad)
-    finite = jax.tree.map(jax.vmap(all_finite), grads)
-    flat = jax.tree.map(lambda g: jnp.all(g == 0), grads)
-    return value, finite, flat, jax.vmap(target.unravel)(x)
-
-
-def explain_start(target: Target, key: Key) -> str:
-    """Why no starting point could be found, in words that name the parameters."""
-    value, finite, _, x = jax.tree.map(np.asarray, _look(target, key, None))
-    culprits = ", ".join(f"`{name}`" for name, ok in finite.items() if not ok.all())
-    what = f"At the starting point the log density is {value[0]:.6g}"
-    if culprits:
-        what += f", and its gradient is not finite in {culprits}"
-    start = {name: part[0].tolist() for name, part in x.items()}
-    return (
-        f"{what} (unconstrained: {start}); {_TRIES - 1} random points were no better. "
-        "Check the supports of the parameters and the data, or give a good starting "
-        "point with `vi.Param(shape, support, initial=...)`."
-    )
-
-
-def explain_failure(problem: Problem, progress: Progress) -> str:
-    """Which parameters a failed run stumbles over, from draws of its family."""
-    key = jr.fold_in(problem.key, progress.num_steps)
-    looks = _look(problem.target, key, progress.family)
-    value, finite, flat, _ = jax.tree.map(np.asarray, looks)
-    bad = {name: int(np.sum(~ok)) for name, ok in finite.items() if not ok.all()}
-    named = ", ".join(f"`{name}` ({count})" for name, count in bad.items())
-    unused = ", ".join(f"`{name}`" for name, is_flat in flat.items() if is_flat)
-    if unused:
-        return (
-            f"The log density does not change with {unused}: the posterior is improper, "
-            "and the family has no end to its growth. Give each parameter a prior."
-        )
-    if not bad and np.all(np.isfinite(value)):
-        return (
-            f"At {_LOOKS} draws from that family the log density and its gradient are "
-            "finite: it is the steps that are too large, or the posterior is improper."
-        )
-    return (
-        f"Of {_LOOKS} draws from that family, {int(np.sum(~np.isfinite(value)))} have a "
-        "log density that is not finite; the gradient is not finite in "
-        f"{named or 'no parameter'}."
-    )
 
 
 def as_recipe(family: Any) -> AbstractFamily | Recipe | None:

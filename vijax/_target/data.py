@@ -11,13 +11,18 @@ from jaxtyping import Array, PyTree
 from .._misc import is_tracer
 
 
-def named_arrays(data: Any) -> dict[str, np.ndarray]:
-    """The arrays of a pytree by the names on the way to them."""
+def named_leaves(data: Any) -> dict[str, Any]:
+    """The leaves of a pytree by the names on the way to them."""
     out = {}
     for path, leaf in jtu.tree_flatten_with_path(data)[0]:
         parts = (jtu.keystr((entry,), simple=True) for entry in path)
-        out["_".join(parts) or "data"] = np.asarray(leaf)
+        out["_".join(parts) or "data"] = leaf
     return out
+
+
+def named_arrays(data: Any) -> dict[str, np.ndarray]:
+    """The arrays of a pytree by the names on the way to them."""
+    return {name: np.asarray(leaf) for name, leaf in named_leaves(data).items()}
 
 
 def nan_in_words(name: str, count: int, size: int) -> str:

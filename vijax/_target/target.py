@@ -11,9 +11,10 @@ import jax.tree_util as jtu
 import numpy as np
 from jaxtyping import Array, Int, PyTree, Scalar
 
+from .._closures import hashable_method
 from .._custom_types import Data, Key, Params, Point
-from .._misc import is_traced
-from .data import as_data, count_nan, named_arrays, nan_in_words
+from .._misc import is_traced, shapes_in_words
+from .data import as_data, count_nan, named_arrays, named_leaves, nan_in_words
 from .minibatch import AbstractMinibatch, as_minibatch, Minibatch
 
 
@@ -185,6 +186,11 @@ class Target(eqx.Module):
         - `data`: the data it is given.
         - `minibatch`: what a step sees of them. Default: all of them.
         """
+        if model.dim == 0:
+            raise ValueError(
+                "The parameters have no entries: all of their shapes have a zero in "
+                "them, so that nothing is to be found."
+            )
         self.model = model
         self.data = as_data(data, nan_allowed=model.judges_nan)
         self.minibatch = minibatch
@@ -202,11 +208,23 @@ class Target(eqx.Module):
         if model.judges_nan and not is_traced(self.data):
             _check_nan(self)
 
+    def __repr__(self) -> str:
+        x = jax.ShapeDtypeStruct((self.dim,), np.result_type(np.float32))
+        lines = [
+            f"Target({type(self.model).__name__} of dim {self.dim}",
+            f"  parameters: {shapes_in_words(jax.eval_shape(self.unravel, x))}",
+            f"  data: {shapes_in_words(named_leaves(self.data))}",
+        ]
+        if self.minibatch is not None:
+            lines.append(f"  batches of {self.minibatch.size(self.data)}")
+        return "\n".join(lines) + ")"
+
     @property
     def dim(self) -> int:
         """The number of unconstrained coordinates."""
         return self.model.dim
 
+    @hashable_method
     def log_density(self, x: Point) -> Scalar:
         """The unnormalized log density at `x`, of shape `(dim,)`, against all the data.
 
@@ -214,14 +232,17 @@ class Target(eqx.Module):
         """
         return self.model.log_density(x, self.data, self.weight)
 
+    @hashable_method
     def unravel(self, x: Point) -> Params:
         """The named parts of `x`, on the unconstrained scale."""
         return self.model.unravel(x)
 
+    @hashable_method
     def constrain(self, x: Point) -> Params:
         """The named parameters that the model was written in, at `x`."""
         return self.model.constrain(x, self.data)
 
+    @hashable_method
     def unconstrain(self, params: Params) -> Point:
         """The point of shape `(dim,)` whose named parameters are `params`; not finite
         where these lie outside their supports."""
