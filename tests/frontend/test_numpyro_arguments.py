@@ -240,6 +240,19 @@ def test_what_obs_mask_leaves_out_within_plates(getkey):
     np.testing.assert_allclose(got, right, rtol=1e-10)
 
 
+def test_what_a_handler_gives_is_not_seen_one_row_at_a_time():
+    # A batch of one row, against which all that is given would broadcast.
+    def model(size):
+        x = sample("x", dist.Normal(0.0, 1.0))
+        with numpyro.plate("rows", 12, subsample_size=size):
+            sample("y", dist.Normal(x, 1.0))
+
+    given = handlers.condition(model, data={"y": rng.normal(size=12)})
+    vi.from_numpyro(given, None)
+    with pytest.raises(ValueError, match=r"`y` has.*\(12,\).*'rows': 1.*condition"):
+        vi.from_numpyro(given, 1)
+
+
 # Networks ------------------------------------------------------------------------------
 
 NET = eqx.nn.MLP(1, 1, 2, 1, key=jr.key(0))

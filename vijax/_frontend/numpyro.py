@@ -108,8 +108,9 @@ def from_numpyro(model: Any, /, *args: Any, static: Any = (), **kwargs: Any) -> 
     `len(np.unique(group))`, loops over rows): such arrays, found by trying, become
     constants of the model, and new values of them compile anew. All the others are data.
 
-    What `obs_mask=` leaves open is a latent site. Where something was observed it has a
-    standard normal density, on the unconstrained scale, lest it be flat there.
+    What `obs_mask=` leaves open is a latent site. Where something was observed, or
+    another mask is, it has a standard normal density, on the unconstrained scale, lest it
+    be flat there.
 
     **Arguments:**
 

@@ -26,6 +26,18 @@ def marked(model: Callable) -> Callable:
     return config_enumerate(model)
 
 
+def in_words(layout: Layout) -> tuple[str, str]:
+    """What an error says of the discrete sites of a model, and of what may be wrong."""
+    if not layout.discrete:
+        return "", ""
+    names = ", ".join(f"`{name}`" for name in layout.discrete)
+    why = (
+        " A site that is summed out has an axis more, on the left, than it has without: "
+        "index and stack from the right, as in `x[..., k]`."
+    )
+    return f", its discrete sites {names} summed out,", why
+
+
 def _enumerated(model: Callable, latents: Params, layout: Layout) -> Callable:
     """A marked model at unconstrained values, whose discrete sites have all of their
     values at once, on axes of their own left of those of plates."""

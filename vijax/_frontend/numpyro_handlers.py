@@ -7,9 +7,11 @@ import jax
 import jax.numpy as jnp
 import jax.tree_util as jtu
 import numpy as np
+from numpyro.handlers import seed
 from numpyro.primitives import Messenger
 
 from .._closures import Constant
+from .._custom_types import Key
 from .._misc import is_tracer
 
 
@@ -47,6 +49,17 @@ def build_handlers(tree: Any) -> Any:
     is_ours = lambda x: isinstance(x, Rebuilt)
     build = lambda x: x.build() if is_ours(x) else x
     return jax.tree.map(build, tree, is_leaf=is_ours)
+
+
+def reseeded(x: Any, key: Key) -> Any:
+    """A model with `key` in place of that of a `numpyro.handlers.seed` of its own, with
+    which every call would draw the same."""
+    if not isinstance(x, Rebuilt):
+        return x
+    attributes = x.attributes | {"fn": reseeded(x.attributes.get("fn"), key)}
+    if issubclass(x.kind, seed):
+        attributes["rng_key"] = key
+    return Rebuilt(x.kind, attributes)
 
 
 def _is_of_pandas(x: Any) -> bool:

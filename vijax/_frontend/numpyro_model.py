@@ -22,10 +22,17 @@ from .._target.data import named_arrays
 from .._target.param import named_parts
 from .._target.plates import plate_minibatch, PlateMinibatch, Seen
 from .._target.target import AbstractModel, Labels
-from .numpyro_enumeration import check_plates, marked, summed_log_density
-from .numpyro_handlers import build_handlers, innermost, split_arguments, whole_arguments
+from .numpyro_enumeration import check_plates, in_words, marked, summed_log_density
+from .numpyro_handlers import (
+    build_handlers,
+    innermost,
+    reseeded,
+    split_arguments,
+    whole_arguments,
+)
 from .numpyro_sites import (
     at_zero,
+    check_shapes,
     describe,
     is_factor,
     Layout,
@@ -159,17 +166,10 @@ class NumPyroModel(AbstractModel):
         try:
             jax.eval_shape(lambda x, data: program(x, data, 1.0), x, data)
         except Exception as e:
-            where = " with a batch of its plates" if in_batches else ""
-            why = ""
-            if self.enumerates:
-                names = ", ".join(f"`{name}`" for name in self._layout.discrete)
-                where += f", its discrete sites {names} summed out,"
-                why = (
-                    " A site that is summed out has an axis more, on the left, than it "
-                    "has without: index and stack from the right, as in `x[..., k]`."
-                )
+            batch = " with a batch of its plates" if in_batches else ""
+            where, why = in_words(self._layout)
             raise ValueError(
-                f"The log density of the model{where} raised {type(e).__name__}: "
+                f"The log density of the model{batch}{where} raised {type(e).__name__}: "
                 f"{e}.{why}"
             ) from e
 
@@ -179,6 +179,13 @@ class NumPyroModel(AbstractModel):
         lengths = {name: n for name, n in layout.lengths.items() if is_open(name)}
         usual = tuple(name for name, _, _ in old.plates) if old else tuple(lengths)
         return plate_minibatch(batch_size, lengths, usual)
+
+    def refitted(self, data: Data, old: Any) -> tuple[AbstractModel, Any]:
+        lengths = look_at(self, data).lengths
+        layout = dataclasses.replace(self._layout, lengths=lengths)
+        model = dataclasses.replace(self, layout=Held(layout))
+        sizes = {name: size for name, _, size in old.plates} if old else None
+        return model, model.minibatch(sizes, old)
 
     @property
     def is_generative(self) -> bool:
@@ -237,11 +244,7 @@ class NumPyroModel(AbstractModel):
         seen = [np.asarray(value) for value in observed.values()]
         is_new = lambda x: not any(np.array_equal(x, y) for y in seen)
         constants = {k: v for k, v in named_arrays(data).items() if is_new(v)}
-        dims = {
-            name: [dim or f"{name}_dim_{i}" for i, dim in enumerate(axes)]
-            for name, axes in layout.dims.items()
-            if any(axes)
-        }
+        dims = layout.named_dims
         used = {dim for axes in dims.values() for dim in axes}
         lengths = layout.lengths.items()
         coords = {name: np.arange(n) for name, n in lengths if name in used}
@@ -259,7 +262,7 @@ def look_at(model: NumPyroModel, data: Data) -> Layout:
         with lenient_promotion():  # Shapes that disagree show only here.
             for site in sites.values():
                 if site["type"] == "sample":
-                    site["fn"].log_prob(site["value"])
+                    check_shapes(site)
 
     found: list[Layout] = []
     jax.eval_shape(look, abstract)
@@ -284,7 +287,8 @@ def _predict(
     def one(args: tuple[Key, Params]) -> Params:
         key, latents = args
         wrap = lambda fn: handlers.substitute(handlers.uncondition(fn), data=latents)
-        sites = model._trace(data, wrap, key)
+        seeded = dataclasses.replace(model, fn=reseeded(model.fn, key))
+        sites = seeded._trace(data, wrap, key)
         unknown = [name for name in names if name not in sites]
         if unknown:
             raise ValueError(

@@ -1,5 +1,6 @@
 """What a NumPyro model consists of, and which indices its plates see."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -44,8 +45,9 @@ class PlateIndices(Messenger):
 
 class StandInsForSeen(Messenger):
     """Gives what `obs_mask=` leaves open a density: `names` are latent sites that matter
-    only where nothing was observed. Where something was, they would be flat, which no
-    posterior is; a standard normal takes that place, on the unconstrained scale."""
+    only where nothing was observed, and no other mask is. Elsewhere they would be flat,
+    which no posterior is; a standard normal takes that place, on the unconstrained
+    scale."""
 
     def __init__(self, fn: Callable, names: tuple[str, ...]):
         super().__init__(fn)
@@ -53,19 +55,21 @@ class StandInsForSeen(Messenger):
 
     def process_message(self, msg: dict) -> None:
         if msg["type"] == "sample" and msg["name"] in self.names:
-            msg["fn"] = _Filled(msg["fn"])
+            msg["fn"] = _Filled(msg["fn"], 1.0 if msg["scale"] is None else msg["scale"])
 
 
 class _Filled(Distribution):
-    """A masked distribution, with a standard normal where it is masked."""
+    """A masked distribution, with a standard normal where it is masked, whatever `scale`
+    the site has."""
 
-    def __init__(self, fn: Distribution):
-        self._masked = _masked(fn)
+    def __init__(self, fn: Distribution, scale: Any):
+        self._inner, self._masks = _unmasked(fn)
+        self._scale = scale
         super().__init__(fn.batch_shape, fn.event_shape)
 
     @property
     def support(self) -> Any:
-        return self._masked.support
+        return self._inner.support
 
     def log_prob(self, value: Any, intermediates: Any = None) -> Array:
         del intermediates
@@ -77,13 +81,18 @@ class _Filled(Distribution):
         stand_in = jnp.sum(normal, axis=axes)
         axes = tuple(range(len(self.batch_shape) - stand_in.ndim, 0))
         stand_in = jnp.sum(stand_in, axis=axes) if axes else stand_in
-        mask = self._masked._mask
-        return jnp.where(mask, self._masked.base_dist.log_prob(value), stand_in)
+        mask = functools.reduce(jnp.logical_and, self._masks)
+        return jnp.where(mask, self._inner.log_prob(value), stand_in / self._scale)
 
 
-def _masked(fn: Any) -> Any:
-    """A distribution without what plates have expanded it to."""
-    return _masked(fn.base_dist) if isinstance(fn, ExpandedDistribution) else fn
+def _unmasked(fn: Any) -> tuple[Any, list[Any]]:
+    """A distribution without what plates have expanded it to and without its masks, of
+    which each handler and the model itself may have added one; and these."""
+    masks = []
+    while isinstance(fn, ExpandedDistribution | MaskedDistribution):
+        masks += [fn._mask] if isinstance(fn, MaskedDistribution) else []
+        fn = fn.base_dist
+    return fn, masks
 
 
 class Parts(eqx.Module):
@@ -142,6 +151,15 @@ class Layout(eqx.Module):
     # What `obs_mask=` leaves open.
     filled: tuple[str, ...]
 
+    @property
+    def named_dims(self) -> dict[str, list[str]]:
+        """The names of the axes of sites within plates."""
+        return {
+            name: [dim or f"{name}_dim_{i}" for i, dim in enumerate(axes)]
+            for name, axes in self.dims.items()
+            if any(axes)
+        }
+
 
 # Before a model was looked at.
 NOTHING = Layout({}, (), (), {}, {}, {}, {}, {}, 0, {}, ())
@@ -171,9 +189,7 @@ def at_zero(site: dict) -> Any:
 
 
 def is_factor(fn: Any) -> bool:
-    while isinstance(fn, ExpandedDistribution | MaskedDistribution):
-        fn = fn.base_dist
-    return isinstance(fn, Unit)
+    return isinstance(_unmasked(fn)[0], Unit)
 
 
 def describe(sites: dict[str, dict]) -> Layout:
@@ -233,8 +249,29 @@ def describe(sites: dict[str, dict]) -> Layout:
 def _is_left_open(site: dict, sites: dict[str, dict]) -> bool:
     """Whether a latent site is what `obs_mask=` leaves out of an observed one."""
     stem, found, _ = site["name"].rpartition("_unobserved")
-    is_masked = bool(found) and isinstance(_masked(site["fn"]), MaskedDistribution)
+    is_masked = bool(found) and bool(_unmasked(site["fn"])[1])
     return is_masked and f"{stem}_observed" in sites
+
+
+def check_shapes(site: dict) -> None:
+    """Raise unless the value of a site goes with its distribution and its plates."""
+    shape, fn = jnp.shape(site["value"]), site["fn"]
+    frames, cause = site["cond_indep_stack"], None
+    axes = {frame: len(shape) - fn.event_dim + frame.dim for frame in frames}
+    fits = all(k < 0 or shape[k] in (1, frame.size) for frame, k in axes.items())
+    try:
+        fn.log_prob(site["value"])
+    except (TypeError, ValueError) as e:
+        cause = e
+    if cause is None and fits:
+        return
+    plates = {frame.name: frame.size for frame in frames}
+    raise ValueError(
+        f"The site `{site['name']}` has a value of shape {shape}, but its distribution "
+        f"is of shape {fn.shape()}, in plates that see {plates}. Index the data as the "
+        "plate says. What `numpyro.handlers.condition` gives is not seen in batches: "
+        "make it an argument and `obs=`, or leave out `subsample_size`."
+    ) from cause
 
 
 def _discrete(site: dict) -> Discrete:

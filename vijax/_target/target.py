@@ -83,6 +83,13 @@ class AbstractModel(eqx.Module):
         del old
         return self, new
 
+    def refitted(
+        self, data: Data, old: AbstractMinibatch | None
+    ) -> tuple["AbstractModel", AbstractMinibatch | None]:
+        """The model, and what `old` is, with data that may have other lengths."""
+        del data
+        return self, old
+
     def log_likelihood(self, params: Params, data: Data) -> Params:
         """The log density of each observation by the name of its array, at one draw."""
         del params, data
@@ -280,7 +287,9 @@ class Target(eqx.Module):
         **Raises:** `ValueError` as the front-end does.
         """
         model, data = self.model.rebind(data, self.data)
-        return Target(model, data, self.minibatch)
+        data = as_data(data, nan_allowed=model.judges_nan)
+        model, minibatch = model.refitted(data, self.minibatch)
+        return Target(model, data, minibatch)
 
     def with_batch_size(self, batch_size: Any) -> "Target":
         """The same model and data, seen in other batches.
