@@ -52,7 +52,7 @@ WITHIN: dict[str, tuple[str, ...]] = {
     "_target": ("data permutation", "minibatch", "plates target"),
     "_frontend": (
         "numpyro_sites numpyro_handlers pymc_special pymc_rewrite",
-        "numpyro_enumeration pymc_forms pymc_data",
+        "numpyro_enumeration numpyro_points pymc_forms pymc_data",
         "numpyro_model pymc_jax",
         "numpyro_brute_force pymc_graph pymc_sample",
         "pymc_words",
@@ -66,7 +66,7 @@ WITHIN: dict[str, tuple[str, ...]] = {
     "_auto": ("modes budget judgement",),
     "_run": (
         "files",
-        "archive interrupt results progress_bar checks method_names",
+        "archive interrupt results progress_bar checks method_names points",
         "checkpoint start",
         "explain",
         "host",

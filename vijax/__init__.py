@@ -26,6 +26,7 @@ from ._family.full_rank import FullRank as FullRank
 from ._family.mean_field import MeanField as MeanField
 from ._family.mixture import Mixture as Mixture
 from ._family.particles import Particles as Particles
+from ._family.point_estimates import PointEstimates as PointEstimates
 from ._family.student_t import StudentT as StudentT
 from ._frontend.lazy_numpyro import attach_submodules as _attach_submodules
 from ._frontend.likelihood import from_likelihood as from_likelihood

@@ -74,6 +74,12 @@ def _check(approximation: Any, *, is_fit: bool) -> None:
             f"{type(approximation).__name__}. Fit first, `vi.fit(target, key=key)`; of a "
             "family alone make draws, `vi.draw(family, target, 1_000, key=key)`."
         )
+    estimates = approximation.target.model.point_names
+    if estimates:
+        raise ValueError(
+            f"{list(estimates)} are point estimates, but NUTS samples every site. Make "
+            "the target without `point=`."
+        )
     if is_traced(approximation):
         raise ValueError(
             "`to_nuts` looks at its numbers on the host: not inside `jax.jit`, "

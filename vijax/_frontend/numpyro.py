@@ -24,6 +24,7 @@ from .numpyro_handlers import (
     split_arguments,
 )
 from .numpyro_model import look_at, NumPyroModel
+from .numpyro_points import as_names, check_points, lifted
 from .numpyro_sites import Layout, NOTHING, zeros_of
 
 
@@ -73,7 +74,8 @@ def _check_networks(model: NumPyroModel, data: Data) -> None:
             f"The model has a `numpyro.param` site, {site!r}, which has no prior, and "
             f"its density depends on it (on {', '.join(culprits[:3])}). Give it one: "
             "`numpyro.sample`, with `dist.ImproperUniform` for a flat one; or "
-            "`numpyro.handlers.lift(model, prior={...})`. To keep its first value, "
+            "`numpyro.handlers.lift(model, prior={...})`. To maximize over it, "
+            f"`vi.from_numpyro(..., point=({site!r},))`. To keep its first value, "
             f"`numpyro.handlers.block(model, hide=[{site!r}])`."
         )
 
@@ -87,7 +89,9 @@ def _needed(jaxpr: Any) -> list[bool]:
     return [id(var) in needed for var in jaxpr.invars]
 
 
-def from_numpyro(model: Any, /, *args: Any, static: Any = (), **kwargs: Any) -> Target:
+def from_numpyro(
+    model: Any, /, *args: Any, static: Any = (), point: Any = (), **kwargs: Any
+) -> Target:
     """A target from a NumPyro model.
 
     All that NumPyro's own NUTS can sample from works: any continuous support, nested
@@ -122,6 +126,12 @@ def from_numpyro(model: Any, /, *args: Any, static: Any = (), **kwargs: Any) -> 
     - `static`: names of arguments whose arrays are constants of the model. Default: those
         that have to be. Keyword only; where the model has an argument of this name, it is
         the model's.
+
+    - `point`: names of sites that are estimated by a number each, in place of a
+        posterior: `sample` sites, with their priors, and `param` sites, which have none.
+        They are maximized over together with the family (variational EM), on the scale
+        that the model was written in: [`vijax.PointEstimates`][]. Keyword only; where
+        the model has an argument of this name, it is the model's.
 
     **Returns:**
 
@@ -161,6 +171,8 @@ def from_numpyro(model: Any, /, *args: Any, static: Any = (), **kwargs: Any) -> 
     signature = inspect.signature(model)
     if "static" in signature.parameters and static != ():
         kwargs, static = kwargs | {"static": static}, ()
+    if "point" in signature.parameters and point != ():
+        kwargs, point = kwargs | {"point": point}, ()
     try:
         bound = signature.bind(*args, **kwargs)
     except TypeError as e:
@@ -169,12 +181,17 @@ def from_numpyro(model: Any, /, *args: Any, static: Any = (), **kwargs: Any) -> 
             f"`{signature}`."
         ) from e
     arguments = dict(bound.arguments)
+    points = as_names(point)
+    starts: dict[str, Any] = {}
+    if points:
+        model, starts = lifted(model, bound.args, bound.kwargs, points)
     fn = handlers_as_pytrees(model)
 
     def make(constants: frozenset[str], layout: Layout = NOTHING, *, whole: bool = False):
         arrays, rest = split_arguments(arguments, constants)
         held = Held(rest), constants, Held(layout)
-        return NumPyroModel(fn, *held, whole), as_data(arrays, nan_allowed=True)
+        out = NumPyroModel(fn, *held, whole, points, Held(starts))
+        return out, as_data(arrays, nan_allowed=True)
 
     constants, layout = _first_look(make, arguments, _chosen(static, arguments))
     if not layout.shapes:
@@ -182,6 +199,7 @@ def from_numpyro(model: Any, /, *args: Any, static: Any = (), **kwargs: Any) -> 
             "The model has no latent site with a continuous distribution: there is "
             f"nothing to fit. Its observed sites are {list(layout.observed)}."
         )
+    check_points(points, layout)
     _check_discrete(layout)
     _check_plates(layout)
     out, arrays = make(constants, layout)

@@ -53,11 +53,12 @@ def _both(model: NumPyroModel, data: Data, every: Params) -> tuple[Array, Array]
 
     def one(numbers: dict[str, Array]) -> Array:
         given = lambda site: _value(site, numbers)
-        fixed = handlers.substitute(fn, substitute_fn=given)
-        energy = potential_energy(fixed, args, kwargs, model.unravel(x))
+        fixed = handlers.substitute(placed, substitute_fn=given)
+        energy = potential_energy(fixed, args, kwargs, latents)
         return -jnp.asarray(energy, x.dtype)
 
     with lenient_promotion():
+        placed, latents = model.placed(fn, args, kwargs, x)
         brute = jax.nn.logsumexp(jax.lax.map(one, every, batch_size=64))
     return model.log_density(x, data, 1.0), brute
 

@@ -30,6 +30,7 @@ from .numpyro_handlers import (
     split_arguments,
     whole_arguments,
 )
+from .numpyro_points import at_estimates
 from .numpyro_sites import (
     at_zero,
     check_shapes,
@@ -52,6 +53,8 @@ class NumPyroModel(AbstractModel):
     - `constants`: the places of arrays among them: what shapes or branches depend on.
     - `layout`: what it consists of.
     - `whole`: whether it can be called with whole plates.
+    - `estimated`: sites that are estimated by a number each.
+    - `starts`: where some of them begin, on the unconstrained scale.
     """
 
     fn: Any
@@ -59,6 +62,8 @@ class NumPyroModel(AbstractModel):
     constants: frozenset[str] = eqx.field(static=True)
     layout: Held = eqx.field(static=True)
     whole: bool = eqx.field(static=True)
+    estimated: tuple[str, ...] = eqx.field(static=True, default=())
+    starts: Held = eqx.field(static=True, default=Held({}))
 
     @property
     def _layout(self) -> Layout:
@@ -70,6 +75,10 @@ class NumPyroModel(AbstractModel):
         return bool(self._layout.discrete)
 
     @property
+    def point_names(self) -> tuple[str, ...]:
+        return self.estimated
+
+    @property
     def judges_nan(self) -> bool:
         return True
 
@@ -78,7 +87,10 @@ class NumPyroModel(AbstractModel):
         return sum(int(np.prod(shape)) for shape in self._layout.shapes.values())
 
     def initial(self) -> Point:
-        return jnp.zeros(self.dim)
+        start = {name: np.zeros(shape) for name, shape in self._layout.shapes.items()}
+        start |= self.starts.tree
+        flat = np.concatenate([np.ravel(part) for part in start.values()])
+        return jnp.asarray(flat, jnp.result_type(float))
 
     def called(self, data: Data) -> tuple[Callable, tuple, dict]:
         """The model as it sees its plates, and what it is called with."""
@@ -108,13 +120,22 @@ class NumPyroModel(AbstractModel):
     def density_of(self, fn: Callable, args: tuple, kwargs: dict, x: Point) -> Scalar:
         """The log density of the model, perhaps within further handlers."""
         fn = StandInsForSeen(fn, self._layout.filled)
-        latents = self.unravel(x)
         with lenient_promotion():
+            fn, latents = self.placed(fn, args, kwargs, x)
             if self.enumerates:
                 value = summed_log_density(fn, args, kwargs, latents, self._layout)
             else:
                 value = -jnp.asarray(potential_energy(fn, args, kwargs, latents))
         return value.astype(x.dtype)
+
+    def placed(
+        self, fn: Callable, args: tuple, kwargs: dict, x: Point
+    ) -> tuple[Callable, Params]:
+        """The model with its point estimates put in, and the other latents."""
+        latents = self.unravel(x)
+        if not self.point_names:
+            return fn, latents
+        return at_estimates(fn, args, kwargs, latents, self.point_names)
 
     def unravel(self, x: Point) -> Params:
         shapes = self._layout.shapes

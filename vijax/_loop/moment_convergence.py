@@ -12,6 +12,8 @@ from .base import AbstractStop
 _GROWTH = 1.5
 # How many looks in a row must agree: one alone may agree by luck.
 _IN_A_ROW = 2
+# The unit of a change of a point estimate, as a part of it.
+_UNIT = 0.1
 
 
 class _Memory(eqx.Module):
@@ -103,4 +105,5 @@ def _moments(family: AbstractFamily) -> tuple[Array, Array]:
             f"`vi.MomentConvergence` looks at mean and standard deviations, which "
             f"`{type(family).__name__}` does not know. Use `vi.LossConvergence()`."
         )
-    return mean, std
+    # Point estimates have no standard deviation: a part of themselves is their unit.
+    return mean, jnp.where(std > 0, std, _UNIT * jnp.maximum(1.0, jnp.abs(mean)))

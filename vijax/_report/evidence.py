@@ -24,10 +24,12 @@ from .._draws.particle_draws import check_particles, each_particle
 from .._draws.proposal import heavy_tailed
 from .._draws.psis import NUM_DRAWS
 from .._family.base import AbstractFamily
+from .._family.point_estimates import PointEstimates
 from .._method.auto_next import AutoNext, AutoNextState
 from .._misc import key_for, split_key
 from .._run.fit_result import Fit
 from .._run.results import name_of
+from .._target.given import given
 from .._target.target import Target
 from .mode_search import search_for_modes, Starts
 from .trajectories import Moved, moved
@@ -73,6 +75,7 @@ class Evidence:
     - `num_left`: how many modes with mass the method found, but did not follow.
     - `num_modes`: how many modes the family has.
     - `num_evaluations`: how many gradients the method took; `None` if unknown.
+    - `estimates`: parameters that are numbers, which all the rest is given.
     """
 
     result: str
@@ -88,11 +91,16 @@ class Evidence:
     num_left: int
     num_modes: int
     num_evaluations: int | None
+    estimates: tuple[str, ...] = ()
 
 
 def gather(fit: Fit, key: Key, num_draws: int, num_starts: int) -> Evidence:
     """Look at a fit with so many draws, and starts where the method had few."""
     family, target = fit.family, fit.target
+    estimates = target.model.point_names
+    if isinstance(family, PointEstimates):
+        # What is judged is the rest, given these.
+        family, target = family.family, given(target, family.mean)
     proposal_key, plain_key = split_key(key)
     ksd = None
     if family.has_density:
@@ -138,6 +146,7 @@ def gather(fit: Fit, key: Key, num_draws: int, num_starts: int) -> Evidence:
         num_left=getattr(fit.problem.method, "num_left", 0),
         num_modes=1 if components is None else components.size,
         num_evaluations=_evaluations(fit),
+        estimates=estimates,
     )
 
 

@@ -52,6 +52,7 @@ class Report:
     - `other_share`: the part of the mass, by Laplace's approximation, at the best mode
         that starts of the report found elsewhere; zero if there is none.
     - `num_modes`: how many modes the family has.
+    - `estimates`: parameters that are point estimates, which all the rest is given.
     - `num_evaluations`: how many gradients of the log density the method took; `None`
         where it does not count them.
     """
@@ -76,6 +77,7 @@ class Report:
     other_share: float
     num_modes: int
     num_evaluations: int | None
+    estimates: tuple[str, ...] = ()
 
     @property
     def gap(self) -> float | None:
@@ -187,4 +189,5 @@ def report(
         other_share=0.0 if starts is None else starts.other_share,
         num_modes=evidence.num_modes,
         num_evaluations=evidence.num_evaluations,
+        estimates=evidence.estimates,
     )

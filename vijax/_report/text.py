@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from .._misc import listed
+
 
 # So many rows of the table are printed.
 _SHOWN = 8
@@ -47,6 +49,12 @@ def _lines(report: Any) -> list[str]:
             f"{float(ksd.pvalue):.2g} against independent draws), {evidence}.",
             f"  Weights of a Student t with the particles' moments, {weights}",
         ]
+    if report.estimates:
+        names = listed(f"`{name}`" for name in report.estimates)
+        lines.append(
+            f"  All this is given the point estimates of {names}, whose own uncertainty "
+            "nothing here knows."
+        )
     if report.acceptance is not None:
         lines.append(
             "  These weights are too few. But Hamiltonian trajectories from draws of the "

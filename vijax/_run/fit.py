@@ -25,6 +25,7 @@ from .explain import explain_start
 from .fit_result import Fit
 from .host import conduct, Options, Run
 from .method_names import named_method
+from .points import check_can_estimate, with_points
 from .results import RESULTS
 from .richer_family import with_richer_family
 from .start import as_recipe, find_point, start
@@ -135,10 +136,12 @@ def fit(
     else:
         check_method(method)
         recipe = None
-    if isinstance(family, AbstractFamily):
-        check_dimensions(family, target)
-        check_finite(family)
+    check_can_estimate(method, target)
     start_from = as_recipe(recipe if family is None else family)
+    if isinstance(start_from, AbstractFamily):
+        start_from = with_points(start_from, target.model.initial(), target)
+        check_dimensions(start_from, target)
+        check_finite(start_from)
 
     problem = Problem(target, method, key, stop, track, track_every)
     through_batches = (

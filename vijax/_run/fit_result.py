@@ -16,6 +16,7 @@ from .._draws.draws import draw, Draws
 from .._draws.importance_correction import corrected as draw_corrected
 from .._draws.proposal import heavy_tailed
 from .._family.base import AbstractFamily, has_moment
+from .._family.point_estimates import PointEstimates
 from .._loop.base import AbstractStop, Problem, Progress, replace_target
 from .._method.base import AbstractMethod, F, label, State
 from .._misc import as_key, as_whole, is_traced, is_tracer
@@ -23,6 +24,7 @@ from .._target.target import check_target, Target
 from .checks import check_method, check_stop
 from .host import conduct, History, Options, Run
 from .method_names import named_method
+from .points import check_can_estimate
 from .results import name_of
 from .richer_family import with_richer_family
 from .start import restart
@@ -178,6 +180,11 @@ class Fit(eqx.Module, Generic[F]):
                 f"`{type(family).__name__}` has no density, so that its draws cannot be "
                 "corrected by importance. Use `corrected=False`."
             )
+        if isinstance(family, PointEstimates):
+            raise ValueError(
+                "Draws beside point estimates cannot be corrected by importance: the "
+                "estimates are those of this family. Use `corrected=False`."
+            )
         num_draws, key = as_whole("num_draws", num_draws, 1), as_key(key)
         proposal = heavy_tailed(family) if proposal is None else proposal
         return draw_corrected(family, proposal, problem.target, num_draws, key, origin)
@@ -248,6 +255,7 @@ class Fit(eqx.Module, Generic[F]):
             method, _ = named_method(method, problem.target, own_family=False)
         if method is not None:
             check_method(method)
+            check_can_estimate(method, problem.target)
             # What moves from now on is the whole answer, such as a mixture.
             before = dataclasses.replace(before, family=self.family)
             problem = dataclasses.replace(problem, method=method)

@@ -30,8 +30,8 @@ def named_method(
 
     - `name`: `"auto"`; `"advi"` (mean field) or `"fullrank_advi"`; `"svgd"` (particles)
         or `"asvgd"` (full rank). Case does not matter. `"auto"` is [`vijax.Auto`][];
-        where that cannot be used, for more than 1,000 coordinates or a family of the
-        user's choice, ADVI: of full rank up to 200 coordinates.
+        where that cannot be used, for more than 1,000 coordinates, point estimates or a
+        family of the user's choice, ADVI: of full rank up to 200 coordinates.
     - `target`: what it is for.
     - `own_family`: whether the user chose no other family.
 
@@ -44,7 +44,8 @@ def named_method(
         )
     if name.lower() == "svgd":
         return BirthDeath(SVGD()), None
-    if name.lower() == "auto" and own_family and is_affordable(target.dim):
+    by_itself = name.lower() == "auto" and own_family and not target.model.point_names
+    if by_itself and is_affordable(target.dim):
         return Auto(num_starts_for(target.dim)), None
     is_wide = target.dim > FULL_RANK_DIM
     mean_field = {"auto": is_wide, "advi": True}.get(name.lower(), False)
@@ -54,7 +55,7 @@ def named_method(
     scale = 1.0 if name.lower() == "asvgd" else 0.01
     recipe = functools.partial(MeanField if mean_field else FullRank, scale=scale)
     objective = SteinForce() if name.lower() == "asvgd" else None
-    if name.lower() == "auto" and own_family and target.minibatch is None:
+    if by_itself and target.minibatch is None:
         # Its noise vanishes as the family nears the target, so that a run can end.
         objective = StickTheLanding(4)
     return stochastic(target, objective), recipe

@@ -20,6 +20,7 @@ from .._loop.chunk import begin, no_records
 from .._method.base import Recipe
 from .._misc import all_finite, key_for
 from .._target.target import Target
+from .points import others_of, with_points
 
 
 # How many points are tried.
@@ -63,14 +64,15 @@ def build(problem: Problem, recipe: Recipe | None, loc: Point) -> AbstractFamily
     """The family that a recipe, or else the method, makes at `loc`."""
     if recipe is None:
         key = key_for(problem.key, _PLACING)
-        family = problem.method.start(key, loc)
+        family = problem.method.start(key, others_of(loc, problem.target))
     else:
-        family = recipe(loc)
+        family = recipe(others_of(loc, problem.target))
     if not isinstance(family, AbstractFamily):
         raise ValueError(
             "`family` must be a family, or a recipe `loc -> family` such as "
             f"`vi.MeanField`, but the recipe returned a {type(family).__name__}."
         )
+    family = with_points(family, loc, problem.target)
     check_dimensions(family, problem.target)
     return family
 

@@ -69,6 +69,23 @@ class AbstractModel(eqx.Module):
         return as_minibatch(batch_size)
 
     @property
+    def point_names(self) -> tuple[str, ...]:
+        """The parameters that are to be estimated by a number each."""
+        return ()
+
+    @property
+    def points(self) -> tuple[int, ...]:
+        """The coordinates of those."""
+        names, out, start = self.point_names, [], 0
+        if not names:
+            return ()
+        shapes = jax.eval_shape(lambda: self.unravel(self.initial()))
+        for name, part in shapes.items():
+            out += range(start, start + part.size) if name in names else ()
+            start += part.size
+        return tuple(out)
+
+    @property
     def judges_nan(self) -> bool:
         """Whether NaN in the data are welcome as long as the density is finite."""
         return False

@@ -1,0 +1,112 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Scalar
+
+from .._custom_types import Key, Point
+from .base import AbstractFamily, check_loc
+
+
+class PointEstimates(AbstractFamily):
+    r"""A family over some coordinates, and numbers for the others.
+
+    What `vi.from_numpyro(model, ..., point=("sigma",))` is fitted by: $q(z)$ of the
+    sites that have a posterior, times a point mass at $\theta$. Descent on the ELBO moves
+    both, which is variational expectation-maximization:
+
+    $$\max_{\theta,\, q} \; \mathbb{E}_{q(z)}[\log p(z, \theta) - \log q(z)].$$
+
+    Densities are those of $q$ alone.
+
+    **Attributes:**
+
+    - `family`: the distribution of the other coordinates.
+    - `values`: the estimates, on the unconstrained scale, of shape `(estimates,)`.
+    - `places`: which coordinates are estimates, in increasing order.
+
+    **Reference:** Neal and Hinton (1998), *A view of the EM algorithm that justifies
+    incremental, sparse, and other variants*, equation 7.
+
+    !!! Example
+
+        ```python
+        import jax
+        import jax.numpy as jnp
+        import vijax as vi
+
+        family = vi.PointEstimates(vi.MeanField(jnp.zeros(2)), jnp.array([3.0]), (1,))
+        family.sample(jax.random.key(0))  # Three numbers, of which the second is 3.
+        ```
+    """
+
+    family: AbstractFamily
+    values: Array
+    places: tuple[int, ...] = eqx.field(static=True)
+
+    def __init__(
+        self, family: AbstractFamily, values: ArrayLike, places: tuple[int, ...]
+    ):
+        """**Arguments:**
+
+        - `family`: the distribution of the coordinates that are no estimates.
+        - `values`: the estimates.
+        - `places`: the coordinates that they are.
+
+        **Raises:** `ValueError` if these do not go together.
+        """
+        values, places = check_loc(values), tuple(map(int, places))
+        dim = family.dim + len(places)
+        if sorted(set(places)) != list(places) or any(not 0 <= i < dim for i in places):
+            raise ValueError(
+                f"`places` must be different coordinates from 0 to {dim - 1}, in "
+                f"increasing order, but they are {places}."
+            )
+        if len(places) != values.size:
+            raise ValueError(
+                f"`values` has {values.size} entries, but `places` has {len(places)}."
+            )
+        self.family = family
+        self.values = values
+        self.places = places
+
+    @property
+    def dim(self) -> int:
+        return self.family.dim + len(self.places)
+
+    @property
+    def has_density(self) -> bool:
+        return self.family.has_density
+
+    def _others(self) -> np.ndarray:
+        return np.setdiff1d(np.arange(self.dim), self.places)
+
+    def filled(self, others: Array, values: ArrayLike) -> Array:
+        """`values` at the places of estimates, and `others` at the others."""
+        out = jnp.zeros((self.dim,), others.dtype)
+        out = out.at[self._others()].set(others)
+        return out.at[np.array(self.places)].set(jnp.asarray(values, others.dtype))
+
+    def log_prob(self, x: Point) -> Scalar:
+        return self.family.log_prob(x[self._others()])
+
+    def sample_and_log_prob(self, key: Key) -> tuple[Point, Scalar]:
+        others, log_prob = self.family.sample_and_log_prob(key)
+        return self.filled(others, self.values), log_prob
+
+    def mirror(self, x: Point) -> Point:
+        return self.filled(self.family.mirror(x[self._others()]), self.values)
+
+    @property
+    def mean(self) -> Point:
+        return self.filled(getattr(self.family, "mean"), self.values)  # noqa: B009
+
+    @property
+    def std(self) -> Point:
+        return self.filled(getattr(self.family, "std"), 0.0)  # noqa: B009
+
+    @property
+    def covariance(self) -> Array:
+        inner = getattr(self.family, "covariance")  # noqa: B009
+        rows = jax.vmap(lambda row: self.filled(row, 0.0))(inner)
+        return jax.vmap(lambda row: self.filled(row, 0.0))(rows.T)

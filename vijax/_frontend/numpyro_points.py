@@ -1,0 +1,85 @@
+"""Sites of a NumPyro model that are estimated by a number each."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from numpyro import handlers
+from numpyro.distributions import biject_to, constraints, ImproperUniform
+from numpyro.infer.util import constrain_fn
+
+from .._custom_types import Params
+from .._misc import lenient_promotion
+from .numpyro_sites import at_zero, Layout
+
+
+def as_names(point: Any) -> tuple[str, ...]:
+    """The names of what is to be estimated, each once."""
+    names = (point,) if isinstance(point, str) else tuple(point)
+    for name in names:
+        if not isinstance(name, str):
+            raise ValueError(f"`point` must hold names of sites, but one is {name!r}.")
+    return tuple(dict.fromkeys(names))
+
+
+def lifted(
+    model: Callable, args: tuple, kwargs: dict, names: tuple[str, ...]
+) -> tuple[Callable, dict[str, np.ndarray]]:
+    """The model with flat priors for the `numpyro.param` sites among `names`, and where
+    these begin on the unconstrained scale."""
+    found: dict[str, dict] = {}
+
+    def look() -> None:
+        fn = handlers.substitute(handlers.seed(model, jr.key(0)), substitute_fn=at_zero)
+        sites = handlers.trace(fn).get_trace(*args, **kwargs)
+        found.update({n: s for n, s in sites.items() if s["type"] == "param"})
+
+    with lenient_promotion():
+        look()
+    priors, starts = {}, {}
+    for name in names:
+        if name not in found:
+            continue
+        site = found[name]
+        value = jnp.asarray(site["value"])
+        support = site["kwargs"].get("constraint", constraints.real)
+        event_dim = site["kwargs"].get("event_dim")
+        event_dim = value.ndim if event_dim is None else event_dim
+        event_shape = value.shape[value.ndim - event_dim :]
+        priors[name] = ImproperUniform(support, (), event_shape)
+        starts[name] = np.asarray(biject_to(support).inv(value))
+    return (handlers.lift(model, prior=priors) if priors else model), starts
+
+
+def check_points(names: tuple[str, ...], layout: Layout) -> None:
+    """Raise unless these are sites that can be estimated, with others besides them."""
+    for name in names:
+        if name not in layout.shapes:
+            raise ValueError(
+                f"`point` names {name!r}, which is no continuous latent site and no "
+                f"`numpyro.param` of the model. There are {list(layout.shapes)}."
+            )
+    if names and not set(layout.shapes) - set(names):
+        raise ValueError(
+            f"`point` names all the sites of the model, {list(names)}: nothing is left "
+            "that has a posterior. Leave one out at least; for the mode of all of them "
+            "maximize `target.log_density` by an optimizer."
+        )
+
+
+def at_estimates(
+    fn: Callable, args: tuple, kwargs: dict, latents: Params, names: tuple[str, ...]
+) -> tuple[Callable, Params]:
+    """The model with its estimates put in as values, and the other latents.
+
+    So their density is that of the values themselves, without a log-Jacobian: a maximum
+    does not depend on which scale it is looked for.
+    """
+    seeded = handlers.seed(fn, jr.key(0))
+    values = constrain_fn(seeded, args, kwargs, latents)
+    fixed = {name: values[name] for name in names}
+    others = {name: x for name, x in latents.items() if name not in names}
+    return handlers.substitute(fn, data=jax.tree.map(jnp.asarray, fixed)), others
