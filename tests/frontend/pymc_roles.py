@@ -93,7 +93,7 @@ def _by_pymc(model: Any) -> tuple[Callable, Callable | None]:
         raise PyMCCannotError(str(e)) from e
     try:
         return value, model.compile_dlogp(mode="FAST_COMPILE")
-    except NotImplementedError:
+    except (NotImplementedError, ValueError):
         return value, None
 
 
@@ -136,6 +136,8 @@ def _compare(target: Any, model: Any, x: jax.Array) -> str | None:
 def verdict(name: str, role: str) -> tuple[str, str]:
     """`"right"`, `"wrong"`, `"refused"` or `"none"` for a role that PyMC does not have,
     and words on it."""
+    if role == "batches" and name in WHOLE:
+        return "none", "It is a distribution of all the rows."
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -144,8 +146,6 @@ def verdict(name: str, role: str) -> tuple[str, str]:
             _by_pymc(whole)
         except PyMCCannotError as e:
             return "none", str(e)
-        if role == "batches" and name in WHOLE:
-            return "none", "It is a distribution of all the rows."
         try:
             target = vi.from_pymc(model)
         except ValueError as e:
