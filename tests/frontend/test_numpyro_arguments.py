@@ -12,6 +12,7 @@ import numpyro.distributions as dist
 import pytest
 from jax.core import Tracer
 from numpyro import handlers
+from numpyro.contrib.control_flow import scan
 from numpyro.contrib.module import random_eqx_module
 from scipy.stats import gamma, norm
 
@@ -291,3 +292,18 @@ def test_a_value_without_a_prior_is_refused():
     target = vi.from_numpyro(handlers.block(model, hide=["loc"]), Y)
     right = norm.logpdf(0.1, 0.5, 1.0) + norm.logpdf(Y, 0.1, 1.0).sum()
     np.testing.assert_allclose(value(target, mu=0.1), right)
+
+
+def test_a_subsampled_plate_in_a_scan_is_refused_in_words():
+    def model(y):
+        sigma = numpyro.sample("sigma", dist.HalfNormal(1.0))
+
+        def step(mean, rows):
+            with numpyro.plate("rows", rows.shape[0], subsample_size=3) as i:
+                numpyro.sample("y", dist.Normal(mean, sigma), obs=rows[i])
+            return 0.5 * mean, None
+
+        scan(step, 1.0, y)
+
+    with pytest.raises(ValueError, match="inside of a `scan`.*around the `scan`"):
+        vi.from_numpyro(model, np.ones((4, 10)))

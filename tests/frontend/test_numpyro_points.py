@@ -188,3 +188,29 @@ def test_places_of_estimates_are_checked():
         vi.PointEstimates(inner, jnp.zeros(1), (3,))
     with pytest.raises(ValueError, match="`values` has 2 entries"):
         vi.PointEstimates(inner, jnp.zeros(2), (1,))
+
+
+@pytest.mark.slow
+def test_estimates_from_rows_in_batches(getkey):
+    x = rng.normal(size=200)
+    y = 1.0 + 2.0 * x + 0.7 * rng.normal(size=200)
+
+    def line(x, y):
+        sigma = numpyro.param("sigma", 1.0, constraint=constraints.positive)
+        slope = numpyro.sample("slope", dist.Normal(0.0, 100.0))
+        level = numpyro.sample("level", dist.Normal(0.0, 100.0))
+        with numpyro.plate("rows", 200, subsample_size=50) as i:
+            numpyro.sample("y", dist.Normal(level + slope * x[i], sigma), obs=y[i])
+
+    target = vi.from_numpyro(line, x, y, point="sigma")
+    fit = vi.fit(target, "fullrank_advi", key=getkey(), progress=False)
+    # With flat priors the marginal likelihood has its maximum at the residual variance
+    # by the degrees of freedom.
+    design = np.stack([np.ones(200), x], axis=1)
+    solution, squares, *_ = np.linalg.lstsq(design, y)
+    draws = fit.draw(10, key=getkey())
+    np.testing.assert_allclose(
+        draws.params["sigma"], (squares[0] / 198) ** 0.5, rtol=0.01
+    )
+    np.testing.assert_allclose(fit.mean["slope"], solution[1], atol=0.02)
+    assert vi.report(fit, key=getkey()).trustworthy

@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -77,6 +78,15 @@ class NumPyroModel(AbstractModel):
     @property
     def point_names(self) -> tuple[str, ...]:
         return self.estimated
+
+    @property
+    def points(self) -> tuple[int, ...]:
+        names, sizes = zip(
+            *((name, math.prod(shape)) for name, shape in self._layout.shapes.items()),
+            strict=True,
+        )
+        of_names = np.repeat(np.isin(names, self.estimated), sizes)
+        return tuple(np.flatnonzero(of_names).tolist())
 
     @property
     def judges_nan(self) -> bool:
@@ -189,6 +199,12 @@ class NumPyroModel(AbstractModel):
         except Exception as e:
             batch = " with a batch of its plates" if in_batches else ""
             where, why = in_words(self._layout)
+            if "subsample" in str(e):
+                why += (
+                    " A plate with a `subsample_size` inside of a `scan` cannot be seen "
+                    "in batches: put the plate around the `scan`, or leave out "
+                    "`subsample_size`."
+                )
             raise ValueError(
                 f"The log density of the model{batch}{where} raised {type(e).__name__}: "
                 f"{e}.{why}"
