@@ -88,7 +88,8 @@ def test_every_final_class_is_in_its_table(base, table):
         for name, cls in public.items()
         if inspect.isclass(cls) and issubclass(cls, base) and not inspect.isabstract(cls)
     }
-    assert final == {name.split(",")[0] for name in table}
+    # A point mass has no density for the contract: tests/family/test_point_estimates.py.
+    assert final - {"PointEstimates"} == {name.split(",")[0] for name in table}
 
 
 def test_every_objective_but_these_is_an_elbo():

@@ -182,14 +182,6 @@ def test_a_family_of_the_others_is_put_together_with_them(getkey, tmp_path):
     assert eqx.tree_equal(loaded.family, fit.family)
 
 
-def test_places_of_estimates_are_checked():
-    inner = vi.MeanField(jnp.zeros(2))
-    with pytest.raises(ValueError, match="coordinates from 0 to 2"):
-        vi.PointEstimates(inner, jnp.zeros(1), (3,))
-    with pytest.raises(ValueError, match="`values` has 2 entries"):
-        vi.PointEstimates(inner, jnp.zeros(2), (1,))
-
-
 @pytest.mark.slow
 def test_estimates_from_rows_in_batches(getkey):
     x = rng.normal(size=200)

@@ -99,14 +99,21 @@ class PointEstimates(AbstractFamily):
 
     @property
     def mean(self) -> Point:
-        return self.filled(getattr(self.family, "mean"), self.values)  # noqa: B009
+        """The mean, of shape `(dim,)`, where the family inside has one."""
+        return self.filled(_known(self.family, "mean"), self.values)
 
     @property
     def std(self) -> Point:
-        return self.filled(getattr(self.family, "std"), 0.0)  # noqa: B009
+        """Standard deviations, of shape `(dim,)`: zero for estimates."""
+        return self.filled(_known(self.family, "std"), 0.0)
 
     @property
     def covariance(self) -> Array:
-        inner = getattr(self.family, "covariance")  # noqa: B009
-        rows = jax.vmap(lambda row: self.filled(row, 0.0))(inner)
-        return jax.vmap(lambda row: self.filled(row, 0.0))(rows.T)
+        """The covariance, of shape `(dim, dim)`: zero with estimates."""
+        fill = jax.vmap(lambda row: self.filled(row, 0.0))
+        return fill(fill(_known(self.family, "covariance")).T)
+
+
+def _known(family: AbstractFamily, name: str) -> Array:
+    # Not every family knows each: that it does not is an `AttributeError` here too.
+    return getattr(family, name)
