@@ -9,6 +9,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from numpyro.contrib.module import eqx_module
 from numpyro.distributions import constraints
 from scipy import optimize, stats
 
@@ -149,6 +150,17 @@ def test_an_estimate_beside_a_sum_over_classes(getkey):
 def test_names_are_checked(point, words):
     with pytest.raises(ValueError, match=words):
         vi.from_numpyro(groups, Y, point=point)
+
+
+def test_a_network_is_no_number():
+    def model(y):
+        layer = eqx.nn.Linear(1, 1, key=jax.random.key(0))
+        net: Any = eqx_module("net", layer)
+        sigma = numpyro.sample("sigma", dist.HalfNormal(1.0))
+        numpyro.sample("y", dist.Normal(jax.vmap(net)(y[:, None])[:, 0], sigma), obs=y)
+
+    with pytest.raises(ValueError, match="weights of a network"):
+        vi.from_numpyro(model, Y, point="net$params")
 
 
 @pytest.mark.parametrize("method", [vi.Auto(4), vi.Laplace(), vi.BaM(), "svgd"], ids=str)

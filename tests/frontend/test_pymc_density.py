@@ -153,6 +153,17 @@ def test_outside_of_a_support_is_not_finite():
     assert not jnp.all(jnp.isfinite(target.unconstrain(outside)))
 
 
+def test_parameters_that_make_no_sense_have_no_density():
+    with pm.Model() as model:
+        sigma = pm.Normal("sigma", 1.0, 1.0)
+        pm.Normal("y", 0.0, sigma, observed=np.ones(3))
+    target = from_pymc(model)
+    for x in (jnp.array([0.7]), jnp.array([-0.7])):
+        expected = by_pymc(model)({"sigma": x[0]})[0]
+        np.testing.assert_allclose(target.log_density(x), expected, rtol=1e-9)
+    assert expected == -np.inf
+
+
 def test_unconstrain_says_what_is_missing():
     with pytest.raises(ValueError, match="sigma"):
         from_pymc(regression()).unconstrain({"beta": jnp.zeros(3)})

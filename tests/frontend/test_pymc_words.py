@@ -96,7 +96,7 @@ def test_a_long_list_of_names_is_cut():
         for i in range(30):
             pm.Normal(f"coefficient_{i}", shape=7)
         pm.Normal("y", 0.0, 1.0, observed=Y)
-    text = repr(vi.from_pymc(model).model)
+    text = repr(vi.from_pymc(model))
     assert "coefficient_0 (7,)" in text
     assert "and 22 more" in text
     assert len(text.splitlines()) <= 10

@@ -44,6 +44,12 @@ def lifted(
         if name not in found:
             continue
         site = found[name]
+        if not isinstance(site["value"], jax.Array | np.ndarray | float | int):
+            raise ValueError(
+                f"`point` names {name!r}, which is no array but all the weights of a "
+                "network. Give them priors, e.g. by `numpyro.contrib.module."
+                "random_flax_module`."
+            )
         value = jnp.asarray(site["value"])
         support = site["kwargs"].get("constraint", constraints.real)
         event_dim = site["kwargs"].get("event_dim")
