@@ -49,7 +49,7 @@ FLOORS: tuple[dict[str, str], ...] = (
 # those before it; files that are not named stand on top. In all other wings no file
 # imports its siblings.
 WITHIN: dict[str, tuple[str, ...]] = {
-    "_target": ("data permutation", "minibatch", "plates target"),
+    "_target": ("data permutation support", "minibatch", "plates target"),
     "_frontend": (
         "numpyro_sites numpyro_handlers pymc_special pymc_rewrite",
         "numpyro_enumeration numpyro_points pymc_forms pymc_data",

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import inspect
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -19,6 +20,8 @@ from jaxtyping import Array, Bool, PRNGKeyArray, PyTree, Scalar
 
 T = TypeVar("T")
 
+# Steps, draws and places are counted in 32 bits.
+_MOST = 2**31 - 1
 # How many numbers one vectorized evaluation may touch at once: 64 MiB of float32.
 _VECTORIZED_SIZE = 2**24
 
@@ -108,8 +111,55 @@ def as_array(value: Any) -> Array | np.ndarray | None:
     return np.asarray(value)
 
 
-def as_whole(name: str, value: Any, least: int) -> int:
-    """`value` as a whole number of at least `least`, or an error that names it."""
+def as_numbers(name: str, value: Any) -> Array | np.ndarray:
+    """`value` as an array of real numbers, or an error that names it."""
+    try:
+        array = value if isinstance(value, jax.Array) else np.asarray(value)
+    except ValueError:  # Lists within it differ in length.
+        array = np.asarray(None)
+    dtype = array.dtype
+    if not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
+        raise ValueError(f"`{name}` must hold real numbers, but it is {value!r}.")
+    return array
+
+
+def as_flag(name: str, value: Any) -> bool:
+    """`value` as a boolean, or an error that names it."""
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"`{name}` must be True or False, but it is {value!r}.")
+    return bool(value)
+
+
+def as_names(name: str, value: Any, example: str) -> tuple[str, ...]:
+    """`value` as a tuple of words, or an error that names it."""
+    try:
+        words = None if isinstance(value, str) else tuple(value)
+    except TypeError:
+        words = None
+    if words is None or not all(isinstance(word, str) for word in words):
+        raise ValueError(
+            f"`{name}` must be a list of names such as {example}, but it is {value!r}."
+        )
+    return words
+
+
+def check_function(name: str, fn: Any, call: str, num_args: int) -> None:
+    """Raise unless `fn` can be called as `call`, with so many arguments."""
+    if not callable(fn):
+        raise ValueError(f"`{name}` must be a function `{call}`, but it is {fn!r}.")
+    try:
+        inspect.signature(fn).bind(*[None] * num_args)
+    except TypeError as e:
+        raise ValueError(
+            f"`{name}` must be a function `{call}`, but the one given cannot be called "
+            f"like that: {e}."
+        ) from e
+    except ValueError:  # Some of those written in C do not tell.
+        pass
+
+
+def as_whole(name: str, value: Any, least: int, most: int | None = _MOST) -> int:
+    """`value` as a whole number from `least` to `most`, or an error that names it."""
     try:
         number = None if isinstance(value, bool) else operator.index(value)
     except TypeError:
@@ -118,21 +168,27 @@ def as_whole(name: str, value: Any, least: int) -> int:
         raise ValueError(
             f"`{name}` must be a whole number of at least {least}, but it is {value!r}."
         )
+    if most is not None and number > most:
+        raise ValueError(f"`{name}` must be {most} at most, but it is {number}.")
     return number
 
 
 def as_real(value: Any) -> float:
     """`value` as a number, or NaN, which is in no interval, if it is none."""
-    is_number = isinstance(value, float | int | np.number) and not isinstance(value, bool)
-    return float(value) if is_number else float("nan")
+    is_array = isinstance(value, np.ndarray | np.generic | jax.Array)
+    if is_array and np.ndim(value) == 0 and not is_tracer(value):
+        value = value.item()
+    if not isinstance(value, float | int) or isinstance(value, bool):
+        return float("nan")
+    try:
+        return float(value)
+    except OverflowError:  # A whole number of hundreds of digits.
+        return float("inf") if value > 0 else -float("inf")
 
 
 def as_positive(name: str, value: Any) -> float:
     """`value` as a positive number, or an error that names it."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = float("nan")
+    number = as_real(value)
     if not number > 0:  # NaN neither.
         raise ValueError(f"`{name}` must be positive, but it is {value!r}.")
     return number

@@ -11,7 +11,7 @@ from jaxtyping import Array, ArrayLike, Float
 from .._custom_types import Key
 from .._kernel.base import median_squared_distance
 from .._linalg import equilibrated_cholesky
-from .._misc import all_finite, as_key, map_in_batches, tree_size
+from .._misc import all_finite, as_key, as_numbers, map_in_batches, tree_size
 from .._target.target import check_target, Target
 
 
@@ -126,7 +126,7 @@ def kernel_stein_discrepancy(
 
 
 def _checked(x: Any, target: Target) -> np.ndarray:
-    points = np.asarray(x)
+    points = np.asarray(as_numbers("x", x))
     shape = points.shape
     if points.ndim != 2 or shape[1] != target.dim or shape[0] < 2:
         raise ValueError(

@@ -71,8 +71,10 @@ def loo(draws: Draws, name: str | None = None) -> Any:
             "one observation at a time? Give its `name`."
         )
     name = next(iter(rows)) if name is None else name
-    if name not in rows:
-        raise ValueError(f"There is no observed {name!r}. There are {list(rows)}.")
+    if not isinstance(name, str) or name not in rows:
+        raise ValueError(
+            f"`name`: there is no observed {name!r}. There are {list(rows)}."
+        )
     import arviz_base
     from arviz_stats.loo import loo as plain_loo, loo_approximate_posterior
 

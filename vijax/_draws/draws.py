@@ -10,17 +10,20 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from .._custom_types import Data, Key, Params, Point
-from .._family.base import AbstractFamily
+from .._family.base import AbstractFamily, check_family
 from .._misc import (
+    as_flag,
     as_key,
+    as_names,
     as_whole,
+    check_function,
     listed,
     map_in_batches,
     shapes_in_words,
     tree_size,
 )
 from .._target.data import as_data
-from .._target.target import AbstractModel, Target
+from .._target.target import AbstractModel, check_target, Target
 from .psis import smoothed_log_weights
 from .resample import with_replacement, without_replacement
 
@@ -126,6 +129,8 @@ class Draws(eqx.Module):
             draws.evaluate(lambda params, shift: (params["x"] + shift) ** 2, 1.0)
             ```
         """
+        call = ", ".join(["params", *(f"arg_{i + 1}" for i in range(len(args)))])
+        check_function("fn", fn, f"fn({call})", 1 + len(args))
         return _evaluate(self.target, self.x, fn, args)
 
     def log_likelihood(self, data: Data = None) -> Params:
@@ -205,9 +210,12 @@ class Draws(eqx.Module):
             draws.predict({"t": jnp.arange(8.0), "y": None}, key=key)["y"].shape
             ```
         """
+        key = as_key(key)
+        chosen = None if names is None else as_names("names", names, '`["y"]`')
+        if chosen == ():
+            raise ValueError("`names` is empty. Leave it out for all that is observed.")
         model, data = _rebound(self.target, data)
-        chosen = None if names is None else tuple(names)
-        return model.predict(as_key(key), self.params, data, chosen)
+        return model.predict(key, self.params, data, chosen)
 
     def resample(
         self,
@@ -259,7 +267,7 @@ class Draws(eqx.Module):
             draws.resample(1_000, key=jax.random.key(1)).x.std()  # 1, not 2.
             ```
         """
-        source = self.weighted
+        source, replace = self.weighted, as_flag("replace", replace)
         key, total = as_key(key), len(source)
         default = total if replace else max(1, total // 4)
         count = as_whole("num_draws", default if num_draws is None else num_draws, 1)
@@ -379,7 +387,11 @@ def draw(
         ```
     """
     num_draws, key = as_whole("num_draws", num_draws, 1), as_key(key)
+    check_family("family", family)
+    check_target(target)
     check_dimensions(family, target)
+    if origin is not None and not isinstance(origin, dict):
+        raise ValueError(f"`origin` must be a dictionary, but it is {origin!r}.")
     x, log_q, log_p = _draw(family, target, num_draws, key)
     return Draws(x, log_q, log_p, target, {} if origin is None else origin)
 

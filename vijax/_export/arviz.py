@@ -9,7 +9,7 @@ import numpy as np
 from .._custom_types import Data, Key
 from .._diagnostic.elbo import elbo
 from .._draws.draws import check_draws, Draws
-from .._misc import as_key
+from .._misc import as_flag, as_key
 from .._target.data import as_data
 
 
@@ -76,6 +76,10 @@ def to_arviz(
         ```
     """
     check_draws(draws)
+    log_likelihood = as_flag("log_likelihood", log_likelihood)
+    _check_labels("coords", coords)
+    _check_labels("dims", dims)
+    key = None if key is None else as_key(key)
     if predictions is not None and key is None:
         raise ValueError("`predictions` are drawn: give a `key=jax.random.key(...)`.")
     import arviz_base
@@ -91,14 +95,14 @@ def to_arviz(
         groups["log_likelihood"] = one_chain(draws.log_likelihood())
     groups |= {"observed_data": labels.observed, "constant_data": labels.constants}
     if key is not None:
-        simulated = _simulated(draws, as_key(key))
+        simulated = _simulated(draws, key)
         groups |= {name: one_chain(values) for name, values in simulated.items()}
     groups = {name: values for name, values in groups.items() if values}
     names = labels.dims | (dims or {})
     ticks = labels.coords | (coords or {})
     tree = arviz_base.from_dict(groups, coords=_used(ticks, names), dims=names)
-    if predictions is not None:
-        key = jr.fold_in(as_key(key), _NEW)
+    if key is not None and predictions is not None:
+        key = jr.fold_in(key, _NEW)
         tree.update(_predictions(draws, key, predictions, dims, coords))
     attributes = {k: _plain(value) for k, value in draws.origin.items()}
     if draws.log_q is not None:
@@ -108,6 +112,18 @@ def to_arviz(
     tree.attrs.update(attributes)
     tree["posterior"].attrs.update(attributes)
     return tree
+
+
+def _check_labels(name: str, labels: Any) -> None:
+    """Raise unless `labels` are some lists by name."""
+    is_list = lambda x: np.ndim(x) == 1
+    if labels is not None and not (
+        isinstance(labels, dict) and all(map(is_list, labels.values()))
+    ):
+        raise ValueError(
+            f"`{name}` must be a dictionary of lists by name, as in ArviZ, but it is "
+            f"{labels!r}."
+        )
 
 
 def _simulated(draws: Draws, key: Key) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import jax.scipy.linalg as jsl
 from jaxtyping import Array, ArrayLike, Float, Scalar
 
 from .._custom_types import Key, Point
-from .base import AbstractFamily, tril_parts, unit_tril
+from .base import AbstractFamily, check_family, check_loc, tril_parts, unit_tril
 
 
 class Affine(AbstractFamily):
@@ -42,12 +42,13 @@ class Affine(AbstractFamily):
 
         **Raises:** `ValueError` as [`vijax.FullRank`][], or if the dimensions differ.
         """
-        self.family = family
-        self.loc, self.log_diag, self.below = tril_parts(loc, tril)
-        if family.dim != self.loc.size:
+        check_family("family", family)
+        self.family, loc = family, check_loc(loc)
+        if family.dim != loc.size:
             raise ValueError(
-                f"`family` has {family.dim} coordinates but `loc` has {self.loc.size}."
+                f"`family` has {family.dim} coordinates but `loc` has {loc.size}."
             )
+        self.loc, self.log_diag, self.below = tril_parts(loc, tril, "tril")
 
     @property
     def dim(self) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Scalar
 
 from .._custom_types import Key, Point
-from .._misc import is_traced
+from .._misc import as_numbers, is_traced
 
 
 class AbstractFamily(eqx.Module):
@@ -57,10 +57,19 @@ class AbstractFamily(eqx.Module):
         return self.sample_and_log_prob(key)[0]
 
 
+def check_family(name: str, family: Any) -> None:
+    """Raise unless `family`, the argument `name`, is one."""
+    if not isinstance(family, AbstractFamily):
+        raise ValueError(
+            f"`{name}` must be a family such as `vi.MeanField(jnp.zeros(dim))`, but it "
+            f"is {family!r}."
+        )
+
+
 def check_loc(loc: Any) -> Array:
     """`loc` as a vector of floating-point numbers."""
-    loc = jnp.asarray(loc)
-    if loc.ndim != 1 or not jnp.issubdtype(loc.dtype, jnp.floating):
+    loc = jnp.asarray(as_numbers("loc", loc))
+    if loc.ndim != 1 or loc.size == 0 or not jnp.issubdtype(loc.dtype, jnp.floating):
         raise ValueError(
             "`loc` must be a vector of floating-point numbers, one a coordinate, but it "
             f"has shape {loc.shape} and dtype {loc.dtype}. For one coordinate write "
@@ -69,9 +78,10 @@ def check_loc(loc: Any) -> Array:
     return loc
 
 
-def check_scale(scale: ArrayLike, dim: int, name: str = "scale") -> None:
+def check_scale(scale: Any, dim: int, name: str = "scale") -> None:
     """Raise unless `scale`, the argument `name`, holds positive numbers that broadcast to
     `(dim,)`."""
+    scale = as_numbers(name, scale)
     if jnp.shape(scale) not in ((), (1,), (dim,)):
         raise ValueError(
             f"`{name}` has shape {jnp.shape(scale)}, but it must be a number or have "
@@ -87,31 +97,31 @@ def check_scale(scale: ArrayLike, dim: int, name: str = "scale") -> None:
 
 
 def tril_parts(
-    loc: ArrayLike, scale: ArrayLike
+    loc: ArrayLike, scale: ArrayLike, name: str = "scale"
 ) -> tuple[Point, Point, Float[Array, "dim dim"]]:
     """A location, and the two parts of a Cholesky factor: the logarithm of its diagonal,
     and what is below that in units of the diagonal entry of its row.
 
-    Raises a `ValueError` unless `scale` is a factor, or positive and broadcasts to
-    `(dim,)`.
+    Raises a `ValueError` unless `scale`, the argument `name`, is a factor, or positive
+    and broadcasts to `(dim,)`.
     """
-    loc = check_loc(loc)
-    dim, shape = loc.size, jnp.shape(scale)
+    loc, scale = check_loc(loc), as_numbers(name, scale)
+    dim, shape = loc.size, scale.shape
     if len(shape) != 2:
-        check_scale(scale, dim)
+        check_scale(scale, dim, name)
         scale = jnp.asarray(scale, loc.dtype)
         log_diag = jnp.broadcast_to(jnp.log(scale), loc.shape)
         return loc, log_diag, jnp.zeros((dim, dim), loc.dtype)
     if shape != (dim, dim):
         raise ValueError(
-            f"`scale` has shape {shape}, but a Cholesky factor for `loc` has shape "
+            f"`{name}` has shape {shape}, but a Cholesky factor for `loc` has shape "
             f"{(dim, dim)}."
         )
     tril = jnp.asarray(scale, loc.dtype)
-    check_scale(jnp.diagonal(tril), dim)
+    check_scale(jnp.diagonal(tril), dim, name)
     if not is_traced(tril) and np.any(np.triu(tril, 1)):
         raise ValueError(
-            "`scale` has entries above its diagonal, but a Cholesky factor is lower "
+            f"`{name}` has entries above its diagonal, but a Cholesky factor is lower "
             "triangular. Pass e.g. `jnp.linalg.cholesky(covariance)`."
         )
     diagonal = jnp.diagonal(tril)

@@ -6,8 +6,8 @@ import numpy as np
 from jaxtyping import Array, Float, Scalar
 
 from .._custom_types import Key, Point
-from .._misc import as_whole, float_dtype
-from .base import AbstractFamily
+from .._misc import as_key, as_whole, float_dtype
+from .base import AbstractFamily, check_family
 
 
 class _Layers(eqx.Module):
@@ -77,16 +77,12 @@ class Coupling(AbstractFamily):
         **Raises:** `ValueError` for numbers that are not positive, or a `base` that is no
         family.
         """
-        if not isinstance(base, AbstractFamily):
-            raise ValueError(
-                "`base` must be a family such as `vi.MeanField(jnp.zeros(dim))`, but it "
-                f"is {base!r}."
-            )
+        check_family("base", base)
         self.base = base
         num_layers = as_whole("num_layers", num_layers, 1)
         width = as_whole("width", width, 1)
         dim, dtype = base.dim, float_dtype(base)
-        keys = jr.split(key, 2)
+        keys = jr.split(as_key(key), 2)
 
         def fan(key, n_in, n_out):
             draws = jr.normal(key, (num_layers, n_out, n_in), dtype)
@@ -110,6 +106,11 @@ class Coupling(AbstractFamily):
 
     def with_base(self, base: AbstractFamily) -> "Coupling":
         """The same flow around another family, such as one with heavy tails."""
+        check_family("base", base)
+        if base.dim != self.dim:
+            raise ValueError(
+                f"`base` has {base.dim} coordinates, but the flow has {self.dim}."
+            )
         return eqx.tree_at(lambda flow: flow.base, self, base)
 
     def sample_and_log_prob(self, key: Key) -> tuple[Point, Scalar]:

@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import equinox as eqx
 import jax
@@ -10,7 +10,7 @@ from jaxtyping import Array, ArrayLike, Float, Scalar
 
 from .._custom_types import Key, Point
 from .._linalg import one_by_one
-from .._misc import is_traced
+from .._misc import as_numbers, is_traced
 from .base import AbstractFamily
 
 
@@ -49,7 +49,8 @@ class Mixture(AbstractFamily):
         **Raises:** `ValueError` if the components are not alike, or the weights not
         positive, or not as many.
         """
-        components = tuple(components)
+        given = components
+        components = tuple(given if isinstance(given, Iterable) else [])
         structures = {
             (jax.tree.structure(c), tuple(jnp.shape(x) for x in jax.tree.leaves(c)))
             for c in components
@@ -57,21 +58,24 @@ class Mixture(AbstractFamily):
         if len(structures) != 1 or not isinstance(components[0], AbstractFamily):
             raise ValueError(
                 "`components` must be families of one kind and dimension, such as "
-                f"`[vi.FullRank(a), vi.FullRank(b)]`, but they are {components!r}."
+                f"`[vi.FullRank(a), vi.FullRank(b)]`, but they are {given!r}."
             )
         self.components = jax.tree.map(lambda *x: jnp.stack(x), *components)
         dtype = jax.tree.leaves(components[0])[0].dtype
         count = len(components)
         weights = np.ones(count) if weights is None else weights
-        if isinstance(weights, Sequence):
-            weights = np.asarray(weights)
+        weights = as_numbers("weights", weights)
         if jnp.shape(weights) != (count,):
             raise ValueError(
                 f"`weights` has shape {jnp.shape(weights)}, but there are {count} "
                 "components."
             )
-        if not is_traced(weights) and not np.all(np.asarray(weights) > 0):
-            raise ValueError(f"`weights` must be positive, but they are {weights}.")
+        if not is_traced(weights):
+            values = np.asarray(weights)
+            if not np.all((values > 0) & np.isfinite(values)):
+                raise ValueError(
+                    f"`weights` must be positive and finite, but they are {weights}."
+                )
         self.logits = jnp.log(jnp.asarray(weights, dtype))
 
     @property

@@ -5,6 +5,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Scalar
 
 from .._custom_types import Key, Point
+from .._misc import as_numbers
 from .base import AbstractFamily, check_scale
 
 
@@ -42,7 +43,7 @@ class Particles(AbstractFamily):
         **Raises:** `ValueError` if `x` is no matrix of floating-point numbers, or
         `bandwidth` is not positive or of another shape.
         """
-        self.x = jnp.asarray(x)
+        self.x = jnp.asarray(as_numbers("x", x))
         is_floating = jnp.issubdtype(self.x.dtype, jnp.floating)
         if self.x.ndim != 2 or 0 in self.x.shape or not is_floating:
             raise ValueError(

@@ -7,7 +7,7 @@ from jax.scipy.special import gammaln
 from jaxtyping import Array, ArrayLike, Float, Scalar
 
 from .._custom_types import Key, Point
-from .._misc import is_traced
+from .._misc import as_numbers, as_real, is_traced
 from .base import AbstractFamily, tril_parts, unit_tril
 
 
@@ -50,8 +50,12 @@ class StudentT(AbstractFamily):
         **Raises:** `ValueError` as [`vijax.FullRank`][], or if `df` is not positive.
         """
         self.loc, self.log_diag, self.below = tril_parts(loc, scale)
-        if not is_traced(df) and not np.all(np.asarray(df) > 0):
-            raise ValueError(f"`df` must be positive, but it is {df}.")
+        is_number = jnp.shape(as_numbers("df", df)) == ()
+        if not is_number or not (is_traced(df) or 0 < as_real(df) < np.inf):
+            raise ValueError(
+                f"`df` must be positive, finite and a single number, but it is {df}. For "
+                "infinitely many degrees of freedom use `vi.FullRank`."
+            )
         self.whole_df = df if isinstance(df, int) else None
         log_df = lambda: jnp.log(jnp.asarray(df, self.loc.dtype))
         self.log_df = log_df() if self.whole_df is None else None

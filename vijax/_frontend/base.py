@@ -59,6 +59,8 @@ class ParamModel(AbstractModel):
         return self.space.unconstrain(params)
 
     def log_likelihood(self, params: Params, data: Data) -> Params:
+        # These data may be other ones than those of the target.
+        self.density.check(self.space, data, in_batches=False)
         rows = self.density.rows(params, data)
         return super().log_likelihood(params, data) if rows is None else rows
 

@@ -13,6 +13,7 @@ from numpyro import handlers
 
 from .._closures import Held
 from .._custom_types import Data
+from .._misc import as_names
 from .._target.data import as_data
 from .._target.plates import plate_minibatch
 from .._target.target import Target
@@ -218,7 +219,8 @@ def from_numpyro(
 
 def _chosen(static: Any, arguments: dict[str, Any]) -> frozenset[str]:
     """The places of the arrays that the user declares to be constants."""
-    static = (static,) if isinstance(static, str) else tuple(static)
+    one = isinstance(static, str)
+    static = (static,) if one else as_names("static", static, f"{list(arguments)}")
     for name in static:
         if name not in arguments:
             raise ValueError(

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Scalar
 
 from .._closures import same_function
 from .._custom_types import Point
-from .._misc import as_real, is_traced
+from .._misc import as_real, check_function, is_traced
 
 
 Positions: TypeAlias = Float[Array, "particles dim"]
@@ -64,7 +64,9 @@ def as_kernel(kernel: Any) -> AbstractKernel:
     """A kernel, from one or from a function of two points."""
     if isinstance(kernel, AbstractKernel):
         return kernel
-    if not callable(kernel) or isinstance(kernel, type):
+    if callable(kernel) and not isinstance(kernel, type):
+        check_function("kernel", kernel, "kernel(x, y)", 2)
+    else:
         raise ValueError(
             "`kernel` must be a kernel such as `vi.RBF()`, or a function `kernel(x, y)` "
             f"of two points that returns a scalar, but it is {kernel!r}."

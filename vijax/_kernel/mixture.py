@@ -1,6 +1,8 @@
 from collections.abc import Callable, Sequence
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Scalar
 
 from .._custom_types import Point
@@ -38,18 +40,23 @@ class MixtureKernel(AbstractKernel):
 
         **Raises:** `ValueError` if there is no kernel, or not one weight for each.
         """
-        if not isinstance(kernels, Sequence):
+        if not isinstance(kernels, Sequence) or isinstance(kernels, str | bytes):
             raise ValueError(
                 f"`kernels` must be a list of kernels, but it is {kernels!r}."
             )
         self.kernels = tuple(as_kernel(kernel) for kernel in kernels)
         if weights is None:
             weights = [1 / max(len(self.kernels), 1)] * len(self.kernels)
+        if not isinstance(weights, Sequence | np.ndarray | jax.Array):
+            raise ValueError(
+                f"`weights` must be a list of numbers, but it is {weights!r}."
+            )
         self.weights = tuple(weights)
         if not self.kernels or len(self.weights) != len(self.kernels):
             raise ValueError(
-                f"There are {len(self.kernels)} kernels and {len(self.weights)} weights. "
-                "Give at least one kernel, and one weight for each."
+                f"`kernels` and `weights` are not one for each: there are "
+                f"{len(self.kernels)} kernels and {len(self.weights)} weights. Give "
+                "at least one kernel, and one weight for each."
             )
         if not all(0 < as_real(weight) < float("inf") for weight in self.weights):
             raise ValueError(f"`weights` must be positive, but they are {weights}.")

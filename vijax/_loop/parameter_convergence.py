@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Scalar
 
 from .._family.base import AbstractFamily
-from .._misc import as_positive, as_whole
+from .._misc import as_positive, as_real, as_whole
 from .base import AbstractStop
 
 
@@ -62,15 +62,20 @@ class ParameterConvergence(AbstractStop):
         - `diff`: `"relative"` or `"absolute"`.
         - `ord`: the order of the norm, as in `jnp.linalg.norm`.
 
-        **Raises:** `ValueError` for another `diff`, or an `every` or `tolerance` that is
-        not positive.
+        **Raises:** `ValueError` for another `diff`, an `every` or `tolerance` that is not
+        positive, or an `ord` that is no number.
         """
-        if diff not in ("relative", "absolute"):
+        if not isinstance(diff, str) or diff not in ("relative", "absolute"):
             raise ValueError(f'`diff` must be "relative" or "absolute", not {diff!r}.')
         self.every = as_whole("every", every, 1)
         self.tolerance = as_positive("tolerance", tolerance)
         self.diff = diff
-        self.ord = float(ord)
+        self.ord = as_real(ord)
+        if np.isnan(self.ord):
+            raise ValueError(
+                f"`ord` must be the order of a norm, such as 2 or `np.inf`, but it is "
+                f"{ord!r}."
+            )
 
     def init(self, family: AbstractFamily) -> _Flat:
         return _flatten(family)

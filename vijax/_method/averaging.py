@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, Scalar
 from .._custom_types import Key, Point
 from .._family.base import AbstractFamily
 from .._family.particles import Particles
+from .._misc import as_real
 from .._target.target import Target
 from .base import AbstractMethod, F, State
 
@@ -50,15 +51,17 @@ class Averaging(AbstractMethod):
         - `method`: the method whose iterates are averaged.
         - `power`: how much more the late iterates count; zero for a plain average.
 
-        **Raises:** `ValueError` for a negative `power`, or no method.
+        **Raises:** `ValueError` for a negative or infinite `power`, or no method.
         """
         if not isinstance(method, AbstractMethod):
             raise ValueError(
                 "`method` must be a method such as `vi.Descent(...)`, but it is "
                 f"{method!r}."
             )
-        if not power >= 0:  # NaN neither.
-            raise ValueError(f"`power` must not be negative, but it is {power}.")
+        if not 0 <= as_real(power) < float("inf"):
+            raise ValueError(
+                f"`power` must not be negative, and finite, but it is {power!r}."
+            )
         self.method = method
         self.power = float(power)
 

@@ -5,6 +5,7 @@ from jaxtyping import Scalar
 
 from .._custom_types import Key
 from .._family.base import AbstractFamily
+from .._misc import as_flag
 from .._target.target import Target
 from .base import AbstractObjective, as_num_draws, mean_over_draws
 
@@ -44,12 +45,8 @@ class ELBO(AbstractObjective):
         **Raises:** `ValueError` for anything else.
         """
         self.num_draws = as_num_draws(num_draws)
-        if not isinstance(antithetic, bool):
-            raise ValueError(
-                f"`antithetic` must be True or False, but it is {antithetic!r}."
-            )
-        self.antithetic = antithetic
-        if antithetic and self.num_draws % 2:
+        self.antithetic = as_flag("antithetic", antithetic)
+        if self.antithetic and self.num_draws % 2:
             raise ValueError(
                 "Antithetic draws come in pairs, so that `num_draws` must be even, but "
                 f"it is {num_draws}."

@@ -85,6 +85,8 @@ def linear_response(fit: Fit) -> LinearResponse:
         vi.linear_response(fit).covariance  # The inverse of `precision`.
         ```
     """
+    if not isinstance(fit, Fit):
+        raise ValueError(f"`fit` must be a `vi.Fit`, but it is a {type(fit).__name__}.")
     family: Any = fit.family
     parts, kind = _parts(fit), type(fit.family).__name__
     if parts is None or not isinstance(family, MeanField):

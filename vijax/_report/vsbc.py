@@ -13,9 +13,12 @@ from jaxtyping import Array, Float
 from .._custom_types import Data, Key, Params
 from .._family.base import AbstractFamily
 from .._method.base import AbstractMethod, Recipe
-from .._misc import as_key, as_whole, entry_names
+from .._misc import as_key, as_whole, check_function, entry_names
+from .._run.checks import check_method
 from .._run.fit import fit
+from .._run.method_names import named_method
 from .._run.results import RESULTS
+from .._run.start import as_recipe
 from .._target.target import check_target, Target
 
 
@@ -143,6 +146,12 @@ def vsbc(
             "`simulate` must be a function of a key that returns parameters and data, "
             f"but it is {simulate!r}."
         )
+    check_function("simulate", simulate, "simulate(key)", 1)
+    if isinstance(method, str):
+        named_method(method, target, own_family=family is None)
+    else:
+        check_method(method)
+    as_recipe(family)
     ranks = np.asarray(
         _ranks(
             target, simulate, method, family, key, num_simulations, num_draws, max_steps

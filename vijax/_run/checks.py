@@ -12,7 +12,7 @@ import numpy as np
 from .._family.base import AbstractFamily
 from .._loop.base import AbstractStop
 from .._method.base import AbstractMethod
-from .._misc import is_traced
+from .._misc import check_function, is_traced
 from .files import as_path, check_no_other
 
 
@@ -50,11 +50,14 @@ def check_stop(stop: Any) -> None:
 def check_track(track: Any) -> dict[str, Callable]:
     """The trackers as a dictionary."""
     track = {} if track is None else track
-    if not isinstance(track, Mapping) or not all(callable(f) for f in track.values()):
+    is_named = isinstance(track, Mapping) and all(isinstance(k, str) for k in track)
+    if not is_named or not all(callable(f) for f in track.values()):
         raise ValueError(
             "`track` must be a dictionary {name: fn} of functions "
             f"`fn(key, family, target)`, but it is {track!r}."
         )
+    for name, fn in track.items():
+        check_function(f"track[{name!r}]", fn, "fn(key, family, target)", 3)
     return dict(track)
 
 
@@ -66,6 +69,8 @@ def check_callbacks(callbacks: Any) -> tuple[Callable, ...]:
         raise ValueError(
             f"`callbacks` must be functions `fn(fit_so_far)`, but they are {callbacks!r}."
         )
+    for fn in callbacks:
+        check_function("callbacks", fn, "fn(fit_so_far)", 1)
     return tuple(callbacks)
 
 

@@ -115,7 +115,7 @@ def fit(
     """
     check_target(target)
     key = as_key(key)
-    max_steps = as_whole("max_steps", max_steps, 0)
+    max_steps = as_whole("max_steps", max_steps, 0, None)
     track_every = as_whole("track_every", track_every, 1)
     check_stop(stop)
     # A tracker written anew in each call, without a closure, is still the same one.
@@ -154,6 +154,8 @@ def fit(
                 "inside `jax.jit`, `jax.vmap` or the like. Leave them out; `stop` and "
                 "`track` do work there."
             )
+        # There, room is made for the losses of all of them.
+        max_steps = as_whole("max_steps", max_steps, 0)
         run_one = functools.partial(_fit_traced, max_steps=max_steps, throw=throw)
         if through_batches:
             first = run_one(on_a_part(problem), None, max_steps=_FIRST_STEPS)

@@ -19,7 +19,7 @@ from .._family.base import AbstractFamily, has_moment
 from .._family.point_estimates import PointEstimates
 from .._loop.base import AbstractStop, Problem, Progress, replace_target
 from .._method.base import AbstractMethod, F, label, State
-from .._misc import as_key, as_whole, is_traced, is_tracer
+from .._misc import as_flag, as_key, as_whole, is_traced, is_tracer
 from .._target.target import check_target, Target
 from .checks import check_method, check_stop
 from .host import conduct, History, Options, Run
@@ -156,6 +156,7 @@ class Fit(eqx.Module, Generic[F]):
         or none of its draws a finite log density.
         """
         self._check_single()
+        corrected = None if corrected is None else as_flag("corrected", corrected)
         problem = self.problem
         family = self.family
         origin = {
@@ -236,7 +237,7 @@ class Fit(eqx.Module, Generic[F]):
         if is_traced(self):
             raise ValueError("`resume` works on the host, not inside `jax.jit`.")
         self._check_single()
-        max_steps = as_whole("max_steps", max_steps, 0)
+        max_steps = as_whole("max_steps", max_steps, 0, None)
         options = Options(
             callbacks=callbacks,
             callback_every=callback_every,
@@ -245,7 +246,8 @@ class Fit(eqx.Module, Generic[F]):
             throw=throw,
         )
         problem, before = self.problem, self.progress.cleared()
-        if stop != "same":
+        keeps_stop = isinstance(stop, str) and stop == "same"
+        if not keeps_stop:
             check_stop(stop)
             problem = dataclasses.replace(problem, stop=stop)
         if target is not None:
@@ -259,8 +261,8 @@ class Fit(eqx.Module, Generic[F]):
             # What moves from now on is the whole answer, such as a mixture.
             before = dataclasses.replace(before, family=self.family)
             problem = dataclasses.replace(problem, method=method)
-        if method is not None or stop != "same":
-            new = {"new_method": method is not None, "new_stop": stop != "same"}
+        if method is not None or not keeps_stop:
+            new = {"new_method": method is not None, "new_stop": not keeps_stop}
             before = restart(problem, before, **new)
         made = int(self.num_steps)
         tracked = jax.tree.map(np.asarray, (self.trackers, self.tracked_steps))

@@ -16,7 +16,7 @@ from .._family.base import AbstractFamily
 from .._loop.base import MAX_NONFINITE, Problem, Progress, Records, replace_target
 from .._loop.chunk import advance
 from .._method.base import Recipe
-from .._misc import as_whole, float_dtype
+from .._misc import as_flag, as_whole, float_dtype
 from .._target.target import Target
 from .checkpoint import save
 from .checks import check_callbacks, check_folder
@@ -158,10 +158,10 @@ class Options:
     ):
         check_folder("checkpoint", checkpoint)
         self.callbacks = check_callbacks(callbacks)
-        self.callback_every = as_whole("callback_every", callback_every, 1)
-        self.show = show
+        self.callback_every = as_whole("callback_every", callback_every, 1, None)
+        self.show = as_flag("progress", show)
         self.checkpoint = checkpoint
-        self.throw = throw
+        self.throw = as_flag("throw", throw)
 
     @classmethod
     def none(cls) -> "Options":

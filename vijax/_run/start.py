@@ -18,7 +18,7 @@ from .._family.base import AbstractFamily
 from .._loop.base import Problem, Progress
 from .._loop.chunk import begin, no_records
 from .._method.base import Recipe
-from .._misc import all_finite, key_for
+from .._misc import all_finite, check_function, key_for
 from .._target.target import Target
 from .points import others_of, with_points
 
@@ -115,6 +115,7 @@ def as_recipe(family: Any) -> AbstractFamily | Recipe | None:
             "`family` must be a family, or a recipe `loc -> family` such as "
             f"`vi.MeanField`, but it is {family!r}."
         )
+    check_function("family", family, "loc -> family", 1)
     if isinstance(family, functools.partial):
         return eqx.Partial(family.func, *family.args, **family.keywords)
     return closures_as_pytrees(family)

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Int, PyTree
 
 from .._custom_types import Data, Key
-from .._misc import as_whole
+from .._misc import as_flag, as_whole
 from .permutation import permuted
 
 
@@ -32,7 +32,7 @@ def _as_entry(name: str, entry: Any, *, seeds: bool) -> Any:
     if entry is None or entry is Ellipsis:
         return entry
     if seeds and isinstance(entry, (tuple, list)) and len(entry) == 2:
-        seed = as_whole(f"{name} seed", entry[1], 0)
+        seed = as_whole(f"{name} seed", entry[1], 0, None)
         if seed >= 2**32:
             raise ValueError(f"A seed must be below 2^32, but one is {seed}.")
         return as_whole(name, entry[0], 1), seed
@@ -45,6 +45,8 @@ def _as_entries(name: str, given: Any, *, seeds: bool) -> tuple:
     kinds = "numbers, `None`, at most one `...`"
     kinds += " and pairs (size, seed)" if seeds else ""
     try:
+        if not entries:
+            raise ValueError("There is nothing in it.")
         entries = tuple(_as_entry(name, entry, seeds=seeds) for entry in entries)
         if sum(entry is Ellipsis for entry in entries) > 1:
             raise ValueError("There are two `...` in it.")
@@ -188,9 +190,7 @@ class Minibatch(AbstractMinibatch):
         **Raises:** `ValueError` for anything else.
         """
         self.batch_size = _as_entries("batch_size", batch_size, seeds=True)
-        if not isinstance(replace, bool):
-            raise ValueError(f"`replace` must be True or False, but it is {replace!r}.")
-        self.replace = replace
+        self.replace = as_flag("replace", replace)
         self.total_size = None
         if total_size is not None:
             entries = _as_entries("total_size", total_size, seeds=False)

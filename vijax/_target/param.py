@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Scalar
-from numpyro.distributions import biject_to, constraints
+from numpyro.distributions import constraints
 from numpyro.distributions.transforms import Transform
 
 from .._custom_types import Params, Point
-from .._misc import as_array, as_whole, is_traced, lenient_promotion
+from .._misc import as_array, as_numbers, as_whole, is_traced, lenient_promotion
+from .support import check_bounds, find_transform, is_inside
 
 
 class Param(eqx.Module):
@@ -60,15 +61,16 @@ class Param(eqx.Module):
         self.shape = _as_shape(shape)
         self.support = support
         self.initial = initial = as_array(initial)
-        _check_bounds(support)
-        transform = _find_transform(support, self.shape)
+        check_bounds(support)
+        transform = find_transform(support, self.shape)
         if initial is not None:
+            as_numbers("initial", initial)
             if initial.shape != self.shape:
                 raise ValueError(
                     f"`initial` has shape {initial.shape}, but the parameter has "
                     f"shape {self.shape}. Make the two equal."
                 )
-            if not is_traced(initial) and not _is_inside(initial, support, transform):
+            if not is_traced(initial) and not is_inside(initial, support, transform):
                 raise ValueError(
                     f"`initial` is {initial}, which is not strictly inside the support "
                     f"{support} (NaN and infinities never are). Give a point that is."
@@ -77,80 +79,21 @@ class Param(eqx.Module):
     @property
     def transform(self) -> Transform:
         """The map from unconstrained values into `support`."""
-        return _find_transform(self.support, self.shape)
+        return find_transform(self.support, self.shape)
 
 
 def _as_shape(shape: Any) -> tuple[int, ...]:
+    is_several = isinstance(shape, Sequence | np.ndarray)
     try:
-        axes = tuple(shape) if isinstance(shape, Iterable) else (shape,)
+        if isinstance(shape, str | bytes):
+            raise ValueError("Letters are no numbers.")
+        axes = tuple(shape) if is_several else (shape,)
         return tuple(as_whole("shape", axis, 0) for axis in axes)
     except (TypeError, ValueError) as e:
         raise ValueError(
             f"`shape` must be a whole number or a tuple of them, but it is {shape!r}. "
             "A support is the second argument: `vi.Param((), constraints.positive)`."
         ) from e
-
-
-def _find_transform(support: Any, shape: tuple[int, ...]) -> Transform:
-    unknown = ValueError(
-        f"NumPyro's `biject_to` has no transform from real numbers to the support "
-        f"{support!r}. Use a member of `numpyro.distributions.constraints`, such as "
-        "`constraints.positive`."
-    )
-    if not isinstance(support, constraints.Constraint) or support is constraints.complex:
-        raise unknown
-    try:
-        transform = None if support.is_discrete else biject_to(support)
-    except NotImplementedError as e:
-        raise unknown from e
-    if transform is None:
-        raise ValueError(
-            f"The support {support} is discrete. Variational inference needs continuous "
-            "parameters: sum the discrete one out of the density."
-        )
-    misfit = f"A parameter of shape {shape} cannot have the support {support}"
-    if len(shape) < support.event_dim:
-        raise ValueError(f"{misfit}, which needs {support.event_dim} axes or more.")
-    try:
-        inverse = tuple(transform.inverse_shape(shape))
-        forward = tuple(transform.forward_shape(inverse))
-    except ValueError as e:
-        raise ValueError(f"{misfit}: {e}") from e
-    if forward != shape or any(axis < 0 for axis in inverse):
-        raise ValueError(f"{misfit}, whose values have shape {forward}.")
-    return transform
-
-
-def _check_bounds(support: Any) -> None:
-    """Raise for an interval with nothing in it, or bounds that are no numbers."""
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
-    names = [n for n in ("lower_bound", "upper_bound") if hasattr(support, n)]
-    bounds = [getattr(support, name) for name in names]
-    if is_traced(bounds):
-        return
-    try:
-        arrays = [np.asarray(bound, float) for bound in bounds]
-    except (TypeError, ValueError) as e:
-        raise ValueError(
-            f"The support {support} has bounds that are no numbers: {bounds}."
-        ) from e
-    is_empty = len(arrays) == 2 and not np.all(arrays[0] < arrays[1])
-    if is_empty or any(np.any(np.isnan(array)) for array in arrays):
-        raise ValueError(
-            f"The support {support} has nothing in it: its bounds are {bounds}, of which "
-            "the lower one comes first."
-        )
-
-
-def _is_inside(initial: Any, support: Any, transform: Transform) -> bool:
-    if not np.all(np.isfinite(initial)):
-        return False
-    if support is constraints.real:  # Nothing is left to ask, or to compile.
-        return True
-    with lenient_promotion():
-        inside = np.all(np.asarray(support(initial)))
-        return bool(inside) and bool(np.all(np.isfinite(transform.inv(initial))))
 
 
 def _as_param(name: str, value: Any) -> tuple[Param, np.dtype | None]:
@@ -185,10 +128,12 @@ def named_parts(
 ) -> Params:
     """A vector as arrays of these names and shapes, one after the other."""
     sizes = [math.prod(shape) for shape in shapes]
-    if x.shape != (sum(sizes),):
+    shape = getattr(x, "shape", None)
+    if shape != (sum(sizes),):
+        given = f"is {x!r}" if shape is None else f"has shape {shape}"
         raise ValueError(
-            f"A point of this target has shape ({sum(sizes)},), but this one has shape "
-            f"{x.shape}."
+            f"A point of this target has shape ({sum(sizes)},), but this one, `x`, "
+            f"{given}."
         )
     ends = itertools.accumulate(sizes)
     return {
@@ -286,4 +231,10 @@ class ParamSpace(eqx.Module):
 
     def unconstrain(self, params: Params) -> Float[Array, " dim"]:
         """The unconstrained point of named parameters."""
+        for name, shape in zip(self.names, self.shapes, strict=True):
+            if np.shape(params[name]) != shape:
+                raise ValueError(
+                    f"`params[{name!r}]` has shape {np.shape(params[name])}, but the "
+                    f"parameter has shape {shape}."
+                )
         return self._invert(params[name] for name in self.names)

@@ -2,10 +2,12 @@
 
 import abc
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import jax.random as jr
 import jax.tree_util as jtu
 import numpy as np
@@ -13,7 +15,7 @@ from jaxtyping import Array, Int, PyTree, Scalar
 
 from .._closures import hashable_method
 from .._custom_types import Data, Key, Params, Point
-from .._misc import is_traced, shapes_in_words
+from .._misc import as_key, as_whole, is_traced, shapes_in_words
 from .data import as_data, count_nan, named_arrays, named_leaves, nan_in_words
 from .minibatch import AbstractMinibatch, as_minibatch, Minibatch
 
@@ -203,6 +205,16 @@ class Target(eqx.Module):
         - `data`: the data it is given.
         - `minibatch`: what a step sees of them. Default: all of them.
         """
+        if not isinstance(model, AbstractModel):
+            raise ValueError(
+                f"`model` must be a `vi.AbstractModel`, but it is a "
+                f"{type(model).__name__}. Front-ends such as `vi.from_log_density` make "
+                "targets with one."
+            )
+        if minibatch is not None and not isinstance(minibatch, AbstractMinibatch):
+            raise ValueError(
+                f"`minibatch` must be a `vi.Minibatch`, but it is {minibatch!r}."
+            )
         if model.dim == 0:
             raise ValueError(
                 "The parameters have no entries: all of their shapes have a zero in "
@@ -263,7 +275,20 @@ class Target(eqx.Module):
     def unconstrain(self, params: Params) -> Point:
         """The point of shape `(dim,)` whose named parameters are `params`; not finite
         where these lie outside their supports."""
+        self._check_params(params)
         return self.model.unconstrain(params, self.data)
+
+    def _check_params(self, params: Any) -> None:
+        """Raise unless there are values of all the free parameters."""
+        x = jax.ShapeDtypeStruct((self.dim,), np.result_type(np.float32))
+        free = jax.eval_shape(self.unravel, x)
+        is_known = isinstance(params, Mapping) and not set(free) - set(params)
+        if not is_known:
+            given = sorted(map(str, params)) if isinstance(params, Mapping) else params
+            raise ValueError(
+                "`params` must be a dictionary of the values of all parameters, "
+                f"{list(free)}, but it is {given!r}."
+            )
 
     def batch(self, key: Key, step: Int[Array, ""] | int = 0) -> "Target":
         """The target as one step sees it: itself, or what a batch of the data makes of
@@ -279,6 +304,7 @@ class Target(eqx.Module):
 
         A [`vijax.Target`][] whose `data` are the batch.
         """
+        key, step = as_key(key), _as_step(step)
         if self.minibatch is None:
             return self
         data, weight = self.minibatch(key, self.data, step)
@@ -316,6 +342,18 @@ class Target(eqx.Module):
         """
         minibatch = self.model.minibatch(batch_size, self.minibatch)
         return Target(self.model, self.data, minibatch)
+
+
+def _as_step(step: Any) -> Any:
+    """The number of a step: a whole one, or an array of one."""
+    if not isinstance(step, jax.Array):
+        return as_whole("step", step, 0)
+    if step.shape != () or not jnp.issubdtype(step.dtype, jnp.integer):
+        raise ValueError(
+            f"`step` must be one whole number, but it is an array of shape {step.shape} "
+            f"and dtype {step.dtype}."
+        )
+    return step
 
 
 def check_target(target: Any) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from ..._misc import as_names
+
 
 def as_axes(axes: Any, titles: Sequence[str], argument: str = "axes") -> np.ndarray:
     flat = np.asarray(axes, dtype=object).ravel()
@@ -48,7 +50,8 @@ def select(
     if names is None:
         return list(titles)
     chosen = []
-    for name in [names] if isinstance(names, str) else names:
+    names = [names] if isinstance(names, str) else names
+    for name in as_names("names", names, f"`[{next(iter(titles))!r}]`"):
         found = [t for t in titles if t == name or t.startswith(f"{name}[")]
         if not found:
             raise ValueError(f"`names` has {name!r}, but {known} {listed(titles)}.")

@@ -3,7 +3,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from ..._misc import as_whole
+from ..._misc import as_flag, as_whole
 from ..._run.results import name_of
 from .base import as_axes, check_one_run, new_axes
 
@@ -61,7 +61,7 @@ def plot_loss(
         ax.set_title("A first fit")
         ```
     """
-    losses = _losses(fit)
+    losses, log = _losses(fit), None if log is None else as_flag("log", log)
     window = _window(window, losses.size)
     means = _window_means(losses, window)
     axis = None if ax is None else as_axes(ax, ["the losses"], "ax")[0]
@@ -91,7 +91,7 @@ def _losses(fit: Any) -> Float[np.ndarray, " steps"]:
     """The losses of each step, NaN where they are not finite."""
     try:
         losses = np.asarray(getattr(fit, "losses", fit), dtype=float)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         losses = np.zeros(())
     if losses.ndim == 0:
         kind = type(fit).__name__
