@@ -168,7 +168,11 @@ table = {
     "from_numpyro": (
         lambda model=lambda x: None, **given: vi.from_numpyro(model, np.ones(3), **given),
         dict,
-        {"model": [*not_functions, None], "static": [*names, None, "z", ["z"]]},
+        {
+            "model": [*not_functions, None],
+            "static": [*names, None, "z", ["z"]],
+            "point": [*names, None],
+        },
     ),
     "kernel_stein_discrepancy": (
         vi.kernel_stein_discrepancy,

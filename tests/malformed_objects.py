@@ -162,6 +162,15 @@ table = {
     ),
     "Pathfinder": (vi.Pathfinder, dict, {"num_paths": counts, "num_elbo_draws": counts}),
     "RBF": (vi.RBF, dict, {"bandwidth": finite}),
+    "PointEstimates": (
+        vi.PointEstimates,
+        lambda: {"family": family(), "values": np.ones(1), "places": (2,)},
+        {
+            "family": [*objects, None],
+            "values": arrays,
+            "places": [*objects, None, (), (0, 1), (-1,), (3,), (0.5,), ("a",)],
+        },
+    ),
     "SVGD": (
         vi.SVGD,
         dict,

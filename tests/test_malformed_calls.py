@@ -51,8 +51,8 @@ for_algorithms = (
 )
 
 # Families are made of arrays, and what draws hold is looked at first.
-on_the_way = """Affine. Coupling FullRank. MeanField. Mixture. Particles. StudentT.
-Draws.log_likelihood. loo.name plot_densities.names"""
+on_the_way = """Affine. Coupling FullRank. MeanField. Mixture. Particles. PointEstimates.
+StudentT. Draws.log_likelihood. from_numpyro.point loo.name plot_densities.names"""
 
 
 @pytest.mark.parametrize("where", arguments)

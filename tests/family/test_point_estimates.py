@@ -43,10 +43,10 @@ def test_what_the_family_inside_does_not_know(getkey):
 
 @pytest.mark.parametrize("places", [(3,), (-1,), (1, 1), (2, 0)])
 def test_places_are_checked(places):
-    with pytest.raises(ValueError, match="coordinates from 0 to"):
+    with pytest.raises(ValueError, match="`places` must be"):
         vi.PointEstimates(vi.MeanField(jnp.zeros(2)), jnp.zeros(len(places)), places)
 
 
 def test_values_go_with_their_places():
-    with pytest.raises(ValueError, match="`values` has 2 entries"):
+    with pytest.raises(ValueError, match="`values` must be 1 floating"):
         vi.PointEstimates(vi.MeanField(jnp.zeros(2)), jnp.zeros(2), (1,))

@@ -144,7 +144,7 @@ def test_an_estimate_beside_a_sum_over_classes(getkey):
     [
         ("sigma", "`point` names 'sigma', which is no continuous latent.*'mu', 'tau'"),
         (("mu", "tau", "theta"), "names all the sites"),
-        ((1,), "must hold names"),
+        ((1,), "`point` must be a list of names"),
     ],
 )
 def test_names_are_checked(point, words):

@@ -164,6 +164,26 @@ def test_parameters_that_make_no_sense_have_no_density():
     assert expected == -np.inf
 
 
+def test_what_a_switch_does_not_take_has_no_slope():
+    with pm.Model() as model:
+        x = pm.Normal("x", 0.0, 1.0, shape=3)
+        pm.Potential("root", pt.switch(x > 0, pt.sqrt(x) + pt.log(x), 0.0).sum())
+    target = from_pymc(model)
+    x = jnp.array([-1.0, 0.0, 4.0])
+    expected = -x + jnp.array([0.0, 0.0, 0.5])
+    np.testing.assert_allclose(jax.grad(target.log_density)(x), expected, rtol=1e-12)
+
+
+def test_whole_numbers_and_float32_meet_in_float64():
+    with pm.Model() as model:
+        x = pm.Normal("x", 0.0, 1.0)
+        counts = pm.Data("counts", np.array([3, 70_001, 12_345_678]))
+        pm.Potential("sum", x * (counts * np.float32(0.1)).sum())
+    target = from_pymc(model)
+    expected = by_pymc(model)({"x": 0.7})[0]
+    np.testing.assert_allclose(target.log_density(jnp.array([0.7])), expected, rtol=1e-12)
+
+
 def test_unconstrain_says_what_is_missing():
     with pytest.raises(ValueError, match="sigma"):
         from_pymc(regression()).unconstrain({"beta": jnp.zeros(3)})

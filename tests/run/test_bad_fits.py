@@ -169,7 +169,7 @@ def test_old_style_keys_work():
 hopeless = {
     "gradient": (
         lambda params: -(params["a"] ** 2) + jnp.sqrt(-1.0 - params["b"] ** 2),
-        r"log density is nan.*gradient is not finite in `b`.*'b': 0\.0.*initial=",
+        r"log density is nan.*gradient is not finite in `b`.*b 0\..*initial=",
     ),
     "value": (
         lambda params: jnp.log(0.0 * params["a"] ** 2) - params["b"] ** 2,
@@ -191,7 +191,7 @@ def test_no_finite_starting_point(name, getkey):
 def test_a_run_that_fails_names_the_parameter(getkey):
     nowhere = vi.from_log_density(hopeless["gradient"][0], {"a": 0.0, "b": 0.0})
     family = vi.MeanField(jnp.zeros(2))
-    match = "(?s)learning rate.*gradient is not finite in `b`"
+    match = "(?s)gradient that is not finite in `b`.*learning rate"
     with pytest.raises(vi.FitError, match=match) as e:
         fit(getkey(), fitted=nowhere, family=family, max_steps=200)
     assert eqx.tree_equal(e.value.fit.family, family)

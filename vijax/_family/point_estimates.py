@@ -1,3 +1,5 @@
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -5,7 +7,8 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Scalar
 
 from .._custom_types import Key, Point
-from .base import AbstractFamily, check_loc
+from .._misc import as_numbers, as_whole
+from .base import AbstractFamily, check_family
 
 
 class PointEstimates(AbstractFamily):
@@ -44,9 +47,7 @@ class PointEstimates(AbstractFamily):
     values: Array
     places: tuple[int, ...] = eqx.field(static=True)
 
-    def __init__(
-        self, family: AbstractFamily, values: ArrayLike, places: tuple[int, ...]
-    ):
+    def __init__(self, family: AbstractFamily, values: Any, places: Any):
         """**Arguments:**
 
         - `family`: the distribution of the coordinates that are no estimates.
@@ -55,16 +56,19 @@ class PointEstimates(AbstractFamily):
 
         **Raises:** `ValueError` if these do not go together.
         """
-        values, places = check_loc(values), tuple(map(int, places))
+        check_family("family", family)
+        values, places = jnp.asarray(as_numbers("values", values)), _as_places(places)
         dim = family.dim + len(places)
         if sorted(set(places)) != list(places) or any(not 0 <= i < dim for i in places):
             raise ValueError(
                 f"`places` must be different coordinates from 0 to {dim - 1}, in "
                 f"increasing order, but they are {places}."
             )
-        if len(places) != values.size:
+        is_float = jnp.issubdtype(values.dtype, jnp.floating)
+        if values.shape != (len(places),) or not is_float:
             raise ValueError(
-                f"`values` has {values.size} entries, but `places` has {len(places)}."
+                f"`values` must be {len(places)} floating-point numbers, as many as "
+                f"`places`, but they have shape {values.shape} and dtype {values.dtype}."
             )
         self.family = family
         self.values = values
@@ -112,6 +116,15 @@ class PointEstimates(AbstractFamily):
         """The covariance, of shape `(dim, dim)`: zero with estimates."""
         fill = jax.vmap(lambda row: self.filled(row, 0.0))
         return fill(fill(_known(self.family, "covariance")).T)
+
+
+def _as_places(places: Any) -> tuple[int, ...]:
+    if not isinstance(places, tuple | list) or not places:
+        raise ValueError(
+            "`places` must be a tuple of coordinates, one at least, but it is "
+            f"{places!r}."
+        )
+    return tuple(as_whole("places", place, 0) for place in places)
 
 
 def _known(family: AbstractFamily, name: str) -> Array:

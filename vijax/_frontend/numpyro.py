@@ -25,7 +25,7 @@ from .numpyro_handlers import (
     split_arguments,
 )
 from .numpyro_model import look_at, NumPyroModel
-from .numpyro_points import as_names, check_points, lifted
+from .numpyro_points import check_points, lifted
 from .numpyro_sites import Layout, NOTHING, zeros_of
 
 
@@ -182,7 +182,8 @@ def from_numpyro(
             f"`{signature}`."
         ) from e
     arguments = dict(bound.arguments)
-    points = as_names(point)
+    points = (point,) if isinstance(point, str) else point
+    points = tuple(dict.fromkeys(as_names("point", points, '`("sigma",)`')))
     starts: dict[str, Any] = {}
     if points:
         model, starts = lifted(model, bound.args, bound.kwargs, points)

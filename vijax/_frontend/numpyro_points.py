@@ -1,7 +1,6 @@
 """Sites of a NumPyro model that are estimated by a number each."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,15 +13,6 @@ from numpyro.infer.util import constrain_fn
 from .._custom_types import Params
 from .._misc import lenient_promotion
 from .numpyro_sites import at_zero, Layout
-
-
-def as_names(point: Any) -> tuple[str, ...]:
-    """The names of what is to be estimated, each once."""
-    names = (point,) if isinstance(point, str) else tuple(point)
-    for name in names:
-        if not isinstance(name, str):
-            raise ValueError(f"`point` must hold names of sites, but one is {name!r}.")
-    return tuple(dict.fromkeys(names))
 
 
 def lifted(
