@@ -12,6 +12,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pytensor")
 QUICK = {
     ("Cauchy", "truncated"),
     ("ExGaussian", "observed"),
+    ("HurdleGamma", "batches"),
     ("ICAR", "free"),
     ("Interpolated", "free"),
     ("LogNormal", "censored"),

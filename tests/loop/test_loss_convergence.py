@@ -119,6 +119,16 @@ def test_a_steady_slope_in_other_noise(slope, noise, getkey):
     assert np.mean(found < NEVER) <= 0.05
 
 
+@pytest.mark.parametrize(
+    ("window", "slope"), [(1_000, 2e-3), pytest.param(3_000, 3e-4, marks=slow)]
+)
+def test_a_slow_fall_after_a_large_one(window, slope, getkey):
+    # Half a window has to show it: the more of it, the slower it may be.
+    time = jnp.arange(20_000.0)
+    losses = noisy(100 * jnp.exp(-time / 50) - slope * time, getkey())
+    assert np.mean(fired(losses, vi.LossConvergence(window)) < NEVER) <= 0.05
+
+
 def test_a_slowing_improvement_is_none_that_has_ended(getkey):
     # Each doubling of the time improves the loss by ten noise standard deviations: over
     # a window of 1,000 at the end, by 0.7 of one.
