@@ -30,10 +30,9 @@ from .numpyro_features import (
 
 
 QUICK = [
-    *({"batches", other} for other in ("nested", "with_data", "condition", "missing")),
-    *({"mask", "missing"}, {"missing", "scale"}, {"predict", "seed"}),
-    *({"subsample", "two axes"}, {"enumeration", "factor"}, {"float32", "reparam"}),
-    *({"deterministic", "one axis"}, {"distribution mask", "log_likelihood"}),
+    *({"batches", other} for other in ("nested", "with_data", "condition")),
+    *({"missing", "scale"}, {"predict", "seed"}, {"enumeration", "factor"}),
+    *({"float32", "reparam"}, {"distribution mask", "log_likelihood"}),
 ]
 
 

@@ -48,7 +48,9 @@ NORMAL = lambda mu, tau: stats.norm.logpdf(mu) + stats.halfnorm.logpdf(tau, scal
 
 
 @pytest.mark.parametrize(
-    ("points", "prior"), [("sample", NORMAL), ("param", FLAT)], ids=["sample", "param"]
+    ("points", "prior"),
+    [pytest.param("sample", NORMAL, marks=pytest.mark.slow), ("param", FLAT)],
+    ids=["sample", "param"],
 )
 def test_estimates_are_the_marginal_maximum(points, prior, getkey):
     target = vi.from_numpyro(groups, Y, points=points, point=("mu", "tau"))
@@ -101,6 +103,7 @@ def test_the_default_fits_and_reports_the_rest(getkey):
     np.testing.assert_allclose(report.log_evidence.mean, expected, atol=0.2)
 
 
+@pytest.mark.slow
 def test_inside_jit_and_with_other_data(getkey):
     target = vi.from_numpyro(groups, Y, points="param", point=("mu", "tau"))
 

@@ -1,6 +1,7 @@
 """Every feature of a PyMC model together with every other."""
 
 import functools
+import itertools
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +24,17 @@ QUICK = [{"batches", other} for other in ("dims", "two axes", "several", "counts
     {"data", "truncated"},
     {"imputed", "predict"},
 ]
+
+
+_tests_done = itertools.count(1)
+
+
+@pytest.fixture(autouse=True)
+def _forget_programs_now_and_then():
+    """So many programs take more memory maps than a process may have."""
+    yield
+    if next(_tests_done) % 40 == 0:
+        jax.clear_caches()
 
 
 def _id(pair: frozenset[str]) -> str:

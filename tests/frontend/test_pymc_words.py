@@ -102,7 +102,13 @@ def test_a_long_list_of_names_is_cut():
     assert len(text.splitlines()) <= 10
 
 
-@pytest.mark.parametrize("how", ["constant", "data", "minibatch", "large"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        *("constant", "minibatch"),
+        *(pytest.param(how, marks=pytest.mark.slow) for how in ("data", "large")),
+    ],
+)
 def test_arrays_are_copied(how):
     y = rng.normal(size=2_000 if how == "large" else 20)
     with pm.Model() as model:
