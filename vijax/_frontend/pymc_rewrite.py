@@ -139,7 +139,7 @@ def as_number(var: Any) -> float | None:
     while var.owner is not None and isinstance(var.owner.op, DimShuffle):
         var = var.owner.inputs[0]
     value = np.asarray(getattr(var, "data", np.nan))
-    return value.item() if value.size == 1 else None
+    return float(value.item()) if value.size == 1 else None
 
 
 def drop_fine_checks(fgraph: Any, eps: float) -> None:
