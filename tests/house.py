@@ -49,10 +49,10 @@ FLOORS: tuple[dict[str, str], ...] = (
 # those before it; files that are not named stand on top. In all other wings no file
 # imports its siblings.
 WITHIN: dict[str, tuple[str, ...]] = {
-    "_target": ("data permutation support", "minibatch", "plates target"),
+    "_target": ("data permutation support axes", "minibatch", "model", "plates target"),
     "_frontend": (
         "numpyro_sites numpyro_handlers pymc_special pymc_rewrite",
-        "numpyro_enumeration numpyro_points pymc_forms pymc_data",
+        "numpyro_enumeration numpyro_points numpyro_traces pymc_forms pymc_data",
         "numpyro_model pymc_jax",
         "numpyro_brute_force pymc_graph pymc_sample",
         "pymc_words",
@@ -61,13 +61,13 @@ WITHIN: dict[str, tuple[str, ...]] = {
     "_draws": (
         "psis resample proposal hamiltonian",
         "draws",
-        "diagnosis particle_draws",
+        "draw diagnosis particle_draws",
     ),
     "_auto": ("modes budget judgement",),
     "_run": (
         "files",
-        "archive interrupt results progress_bar checks method_names points",
-        "checkpoint start",
+        "archive interrupt results progress_bar checks method_names points history",
+        "checkpoint start options",
         "explain",
         "host",
         "richer_family",

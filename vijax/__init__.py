@@ -12,7 +12,8 @@ from ._diagnostic.pareto_khat import (
     pareto_khat as pareto_khat,
     ParetoKhat as ParetoKhat,
 )
-from ._draws.draws import draw as draw, Draws as Draws
+from ._draws.draw import draw as draw
+from ._draws.draws import Draws as Draws
 from ._draws.to_particles import to_particles as to_particles
 from ._export.arviz import to_arviz as to_arviz
 from ._export.nuts import NUTSStart as NUTSStart, to_nuts as to_nuts
@@ -72,8 +73,9 @@ from ._run.fit_result import Fit as Fit
 from ._run.load import load as load
 from ._run.results import FitError as FitError, RESULTS as RESULTS
 from ._target.minibatch import Minibatch as Minibatch
+from ._target.model import AbstractModel as AbstractModel
 from ._target.param import Param as Param
-from ._target.target import AbstractModel as AbstractModel, Target as Target
+from ._target.target import Target as Target
 
 
 _attach_submodules()

@@ -154,31 +154,13 @@ def closures_as_pytrees(tree: PyTree) -> PyTree:
     return jax.tree.map(convert, tree)
 
 
-class _Bound(eqx.Module):
-    """A method with its object: a pytree, and a function that has a hash."""
-
-    fn: Callable = eqx.field(static=True)
-    owner: eqx.Module
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.fn(self.owner, *args, **kwargs)
-
-    def __hash__(self) -> int:
-        return hash((self.fn, id(self.owner)))
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, _Bound):
-            return False
-        return self.owner is other.owner and self.fn is other.fn
-
-
 class hashable_method:  # noqa: N801  # Used as `property` is.
     """A method of a module of arrays that can be given to `jax.jit`, which asks for a
-    hash. Arrays have none: the module is told apart from others by what it is."""
+    hash: a pytree, as Equinox's own methods are, that equals itself only."""
 
     def __init__(self, fn: Callable):
         self._fn = fn
         functools.update_wrapper(self, fn)  # pyright: ignore[reportArgumentType]
 
     def __get__(self, owner: Any, kind: Any = None) -> Any:
-        return self if owner is None else _Bound(self._fn, owner)
+        return self if owner is None else jtu.Partial(self._fn, owner)

@@ -218,11 +218,23 @@ def tree_size(tree: PyTree) -> int:
     return sum(leaf.size for leaf in jtu.tree_leaves(tree) if eqx.is_array(leaf))
 
 
+def others(dim: int, places: tuple[int, ...]) -> np.ndarray:
+    """The coordinates that are not among `places`."""
+    return np.setdiff1d(np.arange(dim), places)
+
+
+def put_together(rest: Array, values: Array, places: tuple[int, ...]) -> Array:
+    """A vector with `values` at `places`, and `rest` at the others."""
+    dim = rest.size + len(places)
+    out = jnp.zeros((dim,), rest.dtype).at[others(dim, places)].set(rest)
+    return out.at[np.array(places)].set(values.astype(rest.dtype))
+
+
 def listed(words: Iterable[str], most: int = 8) -> str:
-    """Words in one line, cut where they are many."""
+    """Words in one line, cut where there are more than `most`."""
     words = list(words)
-    rest = [f"and {len(words) - most} more"] if len(words) > most else []
-    return ", ".join(words[:most] + rest) or "none"
+    rest = f" and {len(words) - most} more" if len(words) > most else ""
+    return ", ".join(words[:most]) + rest if words else "none"
 
 
 def shapes_in_words(arrays: Mapping[str, Any]) -> str:

@@ -19,7 +19,30 @@ from .pymc_zoo import arguments, Entry, pm, ZOO
 
 
 # Distributions of one vector or matrix, which has no rows to take batches of.
-WHOLE = ("ICAR", "LKJCholeskyCov", "LKJCorr", "MatrixNormal", "Wishart")
+WHOLE = {"ICAR", "LKJCholeskyCov", "LKJCorr", "MatrixNormal", "Wishart"}
+# Without a distribution function in PyMC, which censoring and truncation need.
+WITHOUT_CDF = WHOLE | {
+    *("AR", "AsymmetricLaplace", "CAR", "Dirichlet", "DirichletMultinomial"),
+    *("EulerMaruyama", "GARCH11", "GaussianRandomWalk", "HalfStudentT"),
+    *("HyperGeometric", "Interpolated", "KroneckerNormal", "Multinomial"),
+    *("MvGaussianRandomWalk", "MvNormal", "MvStudentT", "MvStudentTRandomWalk"),
+    *("OrderedMultinomial", "RandomWalk", "Rice", "SkewNormal", "StickBreakingWeights"),
+    *("VonMises", "ZeroSumNormal"),
+}
+NOT_TRUNCATED = WITHOUT_CDF | {
+    *("BetaBinomial", "Mixture", "NormalMixture", "ZeroInflatedBinomial"),
+    *("HurdleGamma", "HurdleLogNormal", "HurdleNegativeBinomial", "HurdlePoisson"),
+    *("ZeroInflatedNegativeBinomial", "ZeroInflatedPoisson"),
+}
+# What PyMC itself does not have, by role.
+ABSENT: dict[str, set[str]] = {
+    "free": {name for name, entry in ZOO.items() if entry.data.dtype.kind == "i"},
+    "observed": set(),
+    "truncated": NOT_TRUNCATED,
+    "truncated below": NOT_TRUNCATED,
+    "censored": WITHOUT_CDF,
+    "batches": WHOLE,
+}
 
 
 class PyMCCannotError(Exception):

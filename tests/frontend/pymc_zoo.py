@@ -46,10 +46,6 @@ def innovations() -> Any:
     return pm.Normal.dist(pm.Normal("mu"), pm.LogNormal("sigma"))
 
 
-def walk_in_plane() -> Any:
-    return pm.MvNormal.dist(pm.Normal("drift", shape=3), SQUARE)
-
-
 # What PyMC 5 draws are the entries above the diagonal, what PyMC 6 draws is the matrix.
 CORRELATION = np.array([[1.0, 0.1, -0.2], [0.1, 1.0, 0.3], [-0.2, 0.3, 1.0]])
 IS_MATRIX = pm.LKJCorr.dist(n=3, eta=2.0).type.ndim == 2

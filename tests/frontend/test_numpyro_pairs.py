@@ -29,6 +29,8 @@ from .numpyro_features import (
 )
 
 
+pytestmark = pytest.mark.usefixtures("many_programs")
+
 QUICK = [
     *({"batches", other} for other in ("nested", "with_data", "condition")),
     *({"missing", "scale"}, {"predict", "seed"}, {"enumeration", "factor"}),
@@ -42,14 +44,6 @@ def _no_optimization():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
-
-
-@pytest.fixture(autouse=True)
-def _forget_programs_now_and_then(pair):
-    """So many programs take more memory maps than a process may have."""
-    yield
-    if PAIRS.index(pair) % 40 == 39:
-        jax.clear_caches()
 
 
 def _id(pair: frozenset[str]) -> str:

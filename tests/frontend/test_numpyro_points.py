@@ -180,6 +180,8 @@ def test_what_knows_no_estimates_says_so(getkey):
         fit.draw(5, key=getkey(), corrected=True)
     with pytest.raises(ValueError, match="NUTS samples every site"):
         vi.to_nuts(fit, key=getkey())
+    with pytest.raises(ValueError, match="no posterior to be calibrated"):
+        vi.vsbc(target, lambda key: ({}, Y), key=getkey())
 
 
 def test_a_family_of_the_others_is_put_together_with_them(getkey, tmp_path):
@@ -195,6 +197,55 @@ def test_a_family_of_the_others_is_put_together_with_them(getkey, tmp_path):
     vi.save(tmp_path / "fit", fit)
     loaded = vi.load(tmp_path / "fit", like=fit)
     assert eqx.tree_equal(loaded.family, fit.family)
+
+
+@pytest.mark.parametrize(
+    ("family", "words"),
+    [
+        (vi.FullRank(jnp.zeros(42)), "42 coordinates, but 41 of the target's 42"),
+        (
+            vi.PointEstimates(vi.MeanField(jnp.zeros(41)), jnp.zeros(1), (0,)),
+            r"coordinates \(0,\), but those of the target are \(1,\)",
+        ),
+    ],
+)
+def test_a_family_that_does_not_fit_the_estimates_is_refused(family, words, getkey):
+    target = vi.from_numpyro(groups, Y, point="tau")
+    with pytest.raises(ValueError, match=words):
+        vi.fit(target, "advi", family, key=getkey(), max_steps=2, progress=False)
+    normal = vi.from_log_density(lambda p: -jnp.sum(p["x"] ** 2), {"x": vi.Param(42)})
+    if isinstance(family, vi.PointEstimates):
+        with pytest.raises(ValueError, match="those of the target are"):
+            vi.fit(normal, "advi", family, key=getkey(), progress=False)
+
+
+@pytest.mark.slow
+def test_a_flow_beside_estimates_is_reported(getkey):
+    target = vi.from_numpyro(groups, Y[:3], point="tau")
+    flow = lambda loc: vi.Coupling(vi.MeanField(loc), key=jax.random.key(0))
+    fit = vi.fit(target, "advi", flow, key=getkey(), max_steps=2_000, progress=False)
+    report = vi.report(fit, key=getkey())
+    assert report.estimates == ("tau",)
+    assert {q.name for q in report.quantities} == {
+        "mu",
+        "theta[0]",
+        "theta[1]",
+        "theta[2]",
+    }
+
+
+def test_an_equal_model_compiles_nothing(getkey):
+    make = lambda y: vi.from_numpyro(groups, y, points="param", point=("mu", "tau"))
+    traces = []
+
+    @eqx.filter_jit
+    def density(target, x):
+        traces.append(1)
+        return target.log_density(x)
+
+    first = density(make(Y), jnp.zeros(42))
+    assert density(make(Y + 1.0), jnp.zeros(42)) != first
+    assert len(traces) == 1
 
 
 @pytest.mark.slow

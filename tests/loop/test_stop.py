@@ -130,3 +130,23 @@ def test_a_scaled_rule_ends_a_fit(getkey):
     stop = vi.ParameterConvergence(every=500, tolerance=1.0, diff="scaled")
     fit = vi.fit(diagonal_target(), method, key=getkey(), stop=stop, progress=False)
     assert fit.result == vi.RESULTS.converged
+
+
+def test_moments_of_point_estimates_settle_by_a_part_of_themselves():
+    stop = vi.MomentConvergence(tolerance=0.05, first=1)
+    family = lambda value: vi.PointEstimates(
+        vi.MeanField(jnp.zeros(2)), jnp.array([value]), (1,)
+    )
+
+    def met(values):
+        state, done = stop.init(family(values[0])), False
+        for value, step in zip(values, (1, 2, 3), strict=True):
+            step = jnp.array(step, jnp.int32)
+            state, done = stop.update(state, step, jnp.zeros(()), family(value))
+        return bool(done)
+
+    # Within a twentieth of a tenth of the estimate, or of one where it is small.
+    assert met([20.0, 20.09, 20.0])
+    assert not met([20.0, 20.11, 20.0])
+    assert met([0.1, 0.1045, 0.1])
+    assert not met([0.1, 0.1055, 0.1])

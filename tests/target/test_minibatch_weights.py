@@ -135,3 +135,19 @@ def test_with_data_of_other_lengths(getkey):
     decoded(seen.data, (12, 6))
     with pytest.raises(ValueError, match="`batch_size` is 4.*length 3"):
         target.with_data(encoded(12, 3))
+
+
+def test_a_part_of_the_rows_seen_whole_is_fitted_by_the_default(getkey):
+    y = np.arange(30.0)
+    target = vi.from_likelihood(
+        lambda params: -0.5 * params["x"] ** 2,
+        lambda params, y: -0.5 * (y - params["x"]) ** 2,
+        {"x": vi.Param()},
+        y,
+        batch_size=vi.Minibatch(None, total_size=100),
+    )
+    assert "batches of 30" in repr(target)
+    fit = vi.fit(target, key=getkey(), progress=False)
+    # A hundred rows of which these are a part: the prior is one more, at zero.
+    np.testing.assert_allclose(fit.mean["x"], 100 * y.mean() / 101, atol=0.01)
+    np.testing.assert_allclose(fit.std["x"], 101**-0.5, rtol=0.1)

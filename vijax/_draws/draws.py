@@ -5,12 +5,10 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from .._custom_types import Data, Key, Params, Point
-from .._family.base import AbstractFamily, check_family
+from .._custom_types import Data, Key, Params
 from .._misc import (
     as_flag,
     as_key,
@@ -23,7 +21,8 @@ from .._misc import (
     tree_size,
 )
 from .._target.data import as_data
-from .._target.target import AbstractModel, check_target, Target
+from .._target.model import AbstractModel
+from .._target.target import Target
 from .psis import smoothed_log_weights
 from .resample import with_replacement, without_replacement
 
@@ -51,11 +50,10 @@ class Draws(eqx.Module):
     proposal: "Draws | None" = None
 
     def __repr__(self) -> str:
-        x = jax.ShapeDtypeStruct(self.x.shape[-1:], self.x.dtype)
-        params = jax.eval_shape(self.target.unravel, x)
+        shapes = self.target.model.part_shapes
         lines = [
             f"Draws({self.x.shape[0]} draws",
-            f"  parameters: {shapes_in_words(params)}",
+            f"  parameters: {shapes_in_words(shapes)}",
         ]
         if self.origin:
             pairs = (f"{name} {value}" for name, value in self.origin.items())
@@ -330,87 +328,10 @@ def _evaluate(
     return map_in_batches(one, x, tree_size(args))
 
 
-# With 16,384 draws of a mixture side by side, threads of XLA's CPU runtime were seen to
-# wait for each other for ever.
-_SIDE_BY_SIDE = 4_096
-
-
-@eqx.filter_jit
-def _draw(family: AbstractFamily, target: Target, num_draws: int, key: Key):
-    def one(key: Key) -> tuple[Point, Array | None, Array]:
-        if family.has_density:
-            x, log_q = family.sample_and_log_prob(key)
-        else:
-            x, log_q = family.sample(key), None
-        return x, log_q, target.log_density(x)
-
-    keys = jr.split(key, num_draws)
-    return map_in_batches(one, keys, tree_size(target.data), _SIDE_BY_SIDE)
-
-
-def draw(
-    family: AbstractFamily,
-    target: Target,
-    num_draws: int,
-    *,
-    key: Key,
-    origin: dict[str, Any] | None = None,
-) -> Draws:
-    """Draw from a family, and evaluate both densities there.
-
-    **Arguments:**
-
-    - `family`: what to draw from.
-    - `target`: what it approximates. All of its data are used, never a batch.
-    - `num_draws`: how many draws.
-    - `key`: randomness. Keyword only.
-    - `origin`: kept as [`vijax.Draws`][]`.origin`. Keyword only.
-
-    **Returns:**
-
-    A [`vijax.Draws`][].
-
-    **Raises:** `ValueError` if the dimensions of the two differ, or `num_draws` is not a
-    positive whole number.
-
-    !!! Example
-
-        ```python
-        import jax
-        import jax.numpy as jnp
-        import vijax as vi
-
-        target = vi.from_log_density(
-            lambda params: -0.5 * params["x"] ** 2, {"x": vi.Param()}
-        )
-        draws = vi.draw(vi.MeanField(jnp.zeros(1)), target, 100, key=jax.random.key(0))
-        ```
-    """
-    num_draws, key = as_whole("num_draws", num_draws, 1), as_key(key)
-    check_family("family", family)
-    check_target(target)
-    check_dimensions(family, target)
-    if origin is not None and not isinstance(origin, dict):
-        raise ValueError(f"`origin` must be a dictionary, but it is {origin!r}.")
-    x, log_q, log_p = _draw(family, target, num_draws, key)
-    return Draws(x, log_q, log_p, target, {} if origin is None else origin)
-
-
 def check_draws(draws: Any) -> None:
     """Raise unless `draws` are some."""
     if not isinstance(draws, Draws):
         raise ValueError(
             f"`draws` must be a `vi.Draws`, but it is a {type(draws).__name__}. Draw "
             "first: `fit.draw(1_000, key=key)`."
-        )
-
-
-def check_dimensions(family: AbstractFamily, target: Target) -> None:
-    """Raise unless `family` lives where `target` does."""
-    if family.dim != target.dim:
-        raise ValueError(
-            f"`family` has {family.dim} coordinates but `target` has {target.dim}. "
-            "Build the family from a location of the target's dimension, e.g. "
-            f"`vi.MeanField(jnp.zeros({target.dim}))`, or pass the class itself as a "
-            "recipe: `family=vi.MeanField`."
         )

@@ -12,7 +12,8 @@ from .._family.base import AbstractFamily
 from .._misc import split_key
 from .._target.target import Target
 from .diagnosis import fewest_effective
-from .draws import chosen_draws, draw, Draws
+from .draw import draw
+from .draws import chosen_draws, Draws
 from .hamiltonian import carried, FEWEST_ACCEPTED
 from .psis import NUM_DRAWS, proposal_log_weights, smoothed
 from .resample import with_replacement

@@ -3,11 +3,10 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, ArrayLike, Scalar
 
 from .._custom_types import Key, Point
-from .._misc import as_numbers, as_whole
+from .._misc import as_numbers, as_whole, others, put_together
 from .base import AbstractFamily, check_family
 
 
@@ -82,39 +81,37 @@ class PointEstimates(AbstractFamily):
     def has_density(self) -> bool:
         return self.family.has_density
 
-    def _others(self) -> np.ndarray:
-        return np.setdiff1d(np.arange(self.dim), self.places)
+    def _rest(self, x: Array) -> Array:
+        return x[others(self.dim, self.places)]
 
-    def filled(self, others: Array, values: ArrayLike) -> Array:
-        """`values` at the places of estimates, and `others` at the others."""
-        out = jnp.zeros((self.dim,), others.dtype)
-        out = out.at[self._others()].set(others)
-        return out.at[np.array(self.places)].set(jnp.asarray(values, others.dtype))
+    def _whole(self, rest: Array, values: ArrayLike) -> Array:
+        values = jnp.broadcast_to(jnp.asarray(values, rest.dtype), self.values.shape)
+        return put_together(rest, values, self.places)
 
     def log_prob(self, x: Point) -> Scalar:
-        return self.family.log_prob(x[self._others()])
+        return self.family.log_prob(self._rest(x))
 
     def sample_and_log_prob(self, key: Key) -> tuple[Point, Scalar]:
-        others, log_prob = self.family.sample_and_log_prob(key)
-        return self.filled(others, self.values), log_prob
+        rest, log_prob = self.family.sample_and_log_prob(key)
+        return self._whole(rest, self.values), log_prob
 
     def mirror(self, x: Point) -> Point:
-        return self.filled(self.family.mirror(x[self._others()]), self.values)
+        return self._whole(self.family.mirror(self._rest(x)), self.values)
 
     @property
     def mean(self) -> Point:
         """The mean, of shape `(dim,)`, where the family inside has one."""
-        return self.filled(_known(self.family, "mean"), self.values)
+        return self._whole(_known(self.family, "mean"), self.values)
 
     @property
     def std(self) -> Point:
         """Standard deviations, of shape `(dim,)`: zero for estimates."""
-        return self.filled(_known(self.family, "std"), 0.0)
+        return self._whole(_known(self.family, "std"), 0.0)
 
     @property
     def covariance(self) -> Array:
         """The covariance, of shape `(dim, dim)`: zero with estimates."""
-        fill = jax.vmap(lambda row: self.filled(row, 0.0))
+        fill = jax.vmap(lambda row: self._whole(row, 0.0))
         return fill(fill(_known(self.family, "covariance")).T)
 
 

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Scalar
 
 from .._custom_types import Data, Params, Point
+from .._target.model import AbstractModel
 from .._target.param import ParamSpace
-from .._target.target import AbstractModel
 
 
 class AbstractDensity(eqx.Module):

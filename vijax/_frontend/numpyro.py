@@ -24,9 +24,10 @@ from .numpyro_handlers import (
     place_of,
     split_arguments,
 )
-from .numpyro_model import look_at, NumPyroModel
+from .numpyro_model import NumPyroModel
 from .numpyro_points import check_points, lifted
 from .numpyro_sites import Layout, NOTHING, zeros_of
+from .numpyro_traces import look_at
 
 
 def _check_discrete(layout: Layout) -> None:

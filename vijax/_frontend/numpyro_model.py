@@ -12,36 +12,33 @@ import jax.numpy as jnp
 import jax.random as jr
 import jax.tree_util as jtu
 import numpy as np
-from jaxtyping import Array, Scalar
+from jaxtyping import Scalar
 from numpyro import handlers
 from numpyro.infer.util import constrain_fn, potential_energy, unconstrain_fn
 
 from .._closures import Held
 from .._custom_types import Data, Key, Params, Point
-from .._misc import lenient_promotion, map_in_batches, tree_size
+from .._misc import lenient_promotion
 from .._target.data import named_arrays
+from .._target.model import AbstractModel, Labels
 from .._target.param import named_parts
 from .._target.plates import plate_minibatch, PlateMinibatch, Seen
-from .._target.target import AbstractModel, Labels
 from .numpyro_enumeration import check_plates, in_words, marked, summed_log_density
 from .numpyro_handlers import (
     build_handlers,
     innermost,
-    reseeded,
     split_arguments,
     whole_arguments,
 )
 from .numpyro_points import at_estimates
 from .numpyro_sites import (
-    at_zero,
-    check_shapes,
-    describe,
     is_factor,
     Layout,
     PlateIndices,
     StandInsForSeen,
     zeros_of,
 )
+from .numpyro_traces import drawn_from, look_at, observed_in
 
 
 class NumPyroModel(AbstractModel):
@@ -99,7 +96,7 @@ class NumPyroModel(AbstractModel):
     def initial(self) -> Point:
         start = {name: np.zeros(shape) for name, shape in self._layout.shapes.items()}
         start |= self.starts.tree
-        flat = np.concatenate([np.ravel(part) for part in start.values()])
+        flat = np.concatenate([np.ravel(np.array(part)) for part in start.values()])
         return jnp.asarray(flat, jnp.result_type(float))
 
     def called(self, data: Data) -> tuple[Callable, tuple, dict]:
@@ -117,7 +114,8 @@ class NumPyroModel(AbstractModel):
             fn = marked(fn)
         return fn, bound.args, bound.kwargs
 
-    def _trace(self, data: Data, wrap: Callable, key: Key) -> dict[str, dict]:
+    def sites(self, data: Data, wrap: Callable, key: Key) -> dict[str, dict]:
+        """The sites of the model, seeded and then wrapped in a handler."""
         fn, args, kwargs = self.called(data)
         with lenient_promotion():
             model = wrap(handlers.seed(fn, key))
@@ -199,11 +197,11 @@ class NumPyroModel(AbstractModel):
         except Exception as e:
             batch = " with a batch of its plates" if in_batches else ""
             where, why = in_words(self._layout)
-            if "subsample" in str(e):
+            if self._layout.inner:
                 why += (
-                    " A plate with a `subsample_size` inside of a `scan` cannot be seen "
-                    "in batches: put the plate around the `scan`, or leave out "
-                    "`subsample_size`."
+                    f" The plates {list(self._layout.inner)} are inside of a `scan`, "
+                    "where a `subsample_size` is not seen in batches: put the plate "
+                    "around the `scan`, or leave out `subsample_size`."
                 )
             raise ValueError(
                 f"The log density of the model{batch}{where} raised {type(e).__name__}: "
@@ -250,7 +248,7 @@ class NumPyroModel(AbstractModel):
             )
         latents = self._latents(params)
         wrap = lambda fn: handlers.substitute(fn, data=latents)
-        sites = self._trace(data, wrap, jr.key(0))
+        sites = self.sites(data, wrap, jr.key(0))
         return {
             name: site["fn"].log_prob(site["value"])
             for name, site in sites.items()
@@ -264,20 +262,20 @@ class NumPyroModel(AbstractModel):
     ) -> Params:
         latents = self._latents(params)
         keys = jr.split(key, jtu.tree_leaves(latents)[0].shape[0])
-        return _predict(self, keys, latents, data, names or self._layout.observed)
+        return drawn_from(self, keys, latents, data, names or self._layout.observed)
 
     def sample_prior(self, key: Key, num_draws: int, data: Data) -> tuple[Params, Params]:
         layout = self._layout
         deterministic = () if self.enumerates else layout.deterministic
         inner = (*layout.shapes, *deterministic)
         names = (*inner, *layout.observed)
-        out = _predict(self, jr.split(key, num_draws), {}, data, names)
+        out = drawn_from(self, jr.split(key, num_draws), {}, data, names)
         return {k: out[k] for k in inner}, {k: out[k] for k in layout.observed}
 
     def labels(self, data: Data) -> Labels:
         # Anew: with data to predict from, plates may have other lengths.
         layout = look_at(self, data)
-        observed = jax.tree.map(np.asarray, _observed(self, data))
+        observed = jax.tree.map(np.asarray, observed_in(self, data))
         seen = [np.asarray(value) for value in observed.values()]
         is_new = lambda x: not any(np.array_equal(x, y) for y in seen)
         constants = {k: v for k, v in named_arrays(data).items() if is_new(v)}
@@ -286,51 +284,3 @@ class NumPyroModel(AbstractModel):
         lengths = layout.lengths.items()
         coords = {name: np.arange(n) for name, n in lengths if name in used}
         return Labels(observed, constants, coords, dims)
-
-
-def look_at(model: NumPyroModel, data: Data) -> Layout:
-    """What a model consists of, with data of these shapes; nothing is computed."""
-    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), data)
-
-    def look(arrays: Data) -> None:
-        wrap = lambda fn: handlers.substitute(fn, substitute_fn=at_zero)
-        sites = model._trace(arrays, wrap, jr.key(0))
-        found.append(describe(sites))
-        with lenient_promotion():  # Shapes that disagree show only here.
-            for site in sites.values():
-                if site["type"] == "sample":
-                    check_shapes(site)
-
-    found: list[Layout] = []
-    jax.eval_shape(look, abstract)
-    return found[0]
-
-
-@eqx.filter_jit
-def _observed(model: NumPyroModel, data: Data) -> Params:
-    wrap = lambda fn: handlers.substitute(fn, substitute_fn=at_zero)
-    sites = model._trace(data, wrap, jr.key(0))
-    return {name: sites[name]["value"] for name in model._layout.observed}
-
-
-@eqx.filter_jit
-def _predict(
-    model: NumPyroModel,
-    keys: Array,
-    latents: Params,
-    data: Data,
-    names: tuple[str, ...],
-) -> Params:
-    def one(args: tuple[Key, Params]) -> Params:
-        key, latents = args
-        wrap = lambda fn: handlers.substitute(handlers.uncondition(fn), data=latents)
-        seeded = dataclasses.replace(model, fn=reseeded(model.fn, key))
-        sites = seeded._trace(data, wrap, key)
-        unknown = [name for name in names if name not in sites]
-        if unknown:
-            raise ValueError(
-                f"There is no site {unknown[0]!r} in the model. There are {list(sites)}."
-            )
-        return {name: sites[name]["value"] for name in names}
-
-    return map_in_batches(one, (keys, latents), tree_size(data))

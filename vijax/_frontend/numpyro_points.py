@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -17,24 +18,19 @@ from .numpyro_sites import at_zero, Layout
 
 def lifted(
     model: Callable, args: tuple, kwargs: dict, names: tuple[str, ...]
-) -> tuple[Callable, dict[str, np.ndarray]]:
+) -> tuple[Callable, dict[str, tuple[float, ...]]]:
     """The model with flat priors for the `numpyro.param` sites among `names`, and where
     these begin on the unconstrained scale."""
-    found: dict[str, dict] = {}
-
-    def look() -> None:
-        fn = handlers.substitute(handlers.seed(model, jr.key(0)), substitute_fn=at_zero)
-        sites = handlers.trace(fn).get_trace(*args, **kwargs)
-        found.update({n: s for n, s in sites.items() if s["type"] == "param"})
-
+    fn = handlers.substitute(handlers.seed(model, jr.key(0)), substitute_fn=at_zero)
+    # Not traced by JAX: first values, and the bounds of a constraint, must be numbers.
     with lenient_promotion():
-        look()
+        sites = handlers.trace(fn).get_trace(*args, **kwargs)
     priors, starts = {}, {}
     for name in names:
-        if name not in found:
+        site = sites.get(name)
+        if site is None or site["type"] != "param":
             continue
-        site = found[name]
-        if not isinstance(site["value"], jax.Array | np.ndarray | float | int):
+        if not eqx.is_array_like(site["value"]):
             raise ValueError(
                 f"`point` names {name!r}, which is no array but all the weights of a "
                 "network. Give them priors, e.g. by `numpyro.contrib.module."
@@ -46,7 +42,8 @@ def lifted(
         event_dim = value.ndim if event_dim is None else event_dim
         event_shape = value.shape[value.ndim - event_dim :]
         priors[name] = ImproperUniform(support, (), event_shape)
-        starts[name] = np.asarray(biject_to(support).inv(value))
+        # As numbers, which tell equal models apart from others.
+        starts[name] = tuple(np.ravel(biject_to(support).inv(value)).tolist())
     return (handlers.lift(model, prior=priors) if priors else model), starts
 
 

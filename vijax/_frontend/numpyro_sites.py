@@ -150,6 +150,8 @@ class Layout(eqx.Module):
     networks: dict[str, Parts]
     # What `obs_mask=` leaves open.
     filled: tuple[str, ...]
+    # Plates within a `scan`, of which a trace shows no more than the sites in them.
+    inner: tuple[str, ...]
 
     @property
     def named_dims(self) -> dict[str, list[str]]:
@@ -162,7 +164,7 @@ class Layout(eqx.Module):
 
 
 # Before a model was looked at.
-NOTHING = Layout({}, (), (), {}, {}, {}, {}, {}, 0, {}, ())
+NOTHING = Layout({}, (), (), {}, {}, {}, {}, {}, 0, {}, (), ())
 
 
 def _transform(site: dict) -> Any:
@@ -195,7 +197,7 @@ def is_factor(fn: Any) -> bool:
 def describe(sites: dict[str, dict]) -> Layout:
     shapes, observed, deterministic, discrete = {}, [], [], {}
     lengths, seen, within, dims, nesting = {}, {}, {}, {}, 0
-    networks, filled = {}, []
+    networks, filled, plates = {}, [], set()
     for name, site in sites.items():
         if site["type"] == "plate":
             length, size = site["args"]
@@ -209,6 +211,7 @@ def describe(sites: dict[str, dict]) -> Layout:
             continue
         frames = site["cond_indep_stack"]
         dims[name] = _dims(site, frames)
+        plates |= {frame.name for frame in frames}
         nesting = max([nesting, *(-frame.dim for frame in frames)])
         if site["type"] == "deterministic":
             deterministic.append(name)
@@ -243,6 +246,7 @@ def describe(sites: dict[str, dict]) -> Layout:
         nesting,
         networks,
         tuple(filled),
+        tuple(sorted(plates - lengths.keys())),
     )
 
 

@@ -14,14 +14,7 @@ from jax.scipy import special
 from jaxtyping import Array
 
 from .pymc_rewrite import as_number
-from .pymc_special import (
-    betainc,
-    erfcx,
-    finite,
-    log1mexp,
-    piecewise_polynomial,
-    softplus,
-)
+from .pymc_special import betainc, erfcx, finite, piecewise_polynomial
 
 
 class NoForm(Exception):
@@ -45,8 +38,8 @@ def _scalar_forms() -> dict[type, Callable]:
         math.BetaInc: betainc,
         math.Erfcinv: _erfcinv,
         math.Erfcx: erfcx,
-        math.Log1mexp: log1mexp,
-        math.Softplus: softplus,
+        math.Log1mexp: _with_finite_slopes(lambda x: jax.nn.log1mexp(-x)),
+        math.Softplus: jax.nn.softplus,
     }
 
 

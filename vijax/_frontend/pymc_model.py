@@ -13,9 +13,9 @@ from jaxtyping import Array, Int, Scalar
 from .._custom_types import Data, Key, Params, Point
 from .._misc import float_dtype, lenient_promotion
 from .._target.minibatch import AbstractMinibatch
+from .._target.model import AbstractModel, Labels
 from .._target.param import named_parts
 from .._target.plates import plate_minibatch, PlateMinibatch, Seen
-from .._target.target import AbstractModel, Labels
 from .pymc_data import Shapes
 from .pymc_graph import PyMCGraph
 from .pymc_jax import Program
@@ -144,7 +144,7 @@ class PyMCModel(AbstractModel):
             part = lambda x, d: self._call(pick, self.unravel(x), d)
             return _error_of(lambda: jax.eval_shape(part, x, data))
 
-        look = lambda x, d: self.log_density(x, d, 1.0)
+        look = jax.value_and_grad(lambda x, d: self.log_density(x, d, 1.0))
         error = _error_of(lambda: jax.eval_shape(look, x, data))
         if error is None and data is whole:
             error = _error_of(lambda: jax.eval_shape(self.constrain, x, data))

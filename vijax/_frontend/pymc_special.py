@@ -3,7 +3,7 @@
 Pure JAX; the names are those of `scipy.special`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
 import jax.lax as lax
@@ -13,68 +13,30 @@ from jax.scipy import special
 from jaxtyping import Array
 
 
-# Cody (1969), Rational Chebyshev approximation for the error function. On [1/2, 4]
-# erfcx(x) = _P(x) / _Q(x); beyond, (1/sqrt(pi) - r(x)) / x, with
-# r(x) = t _R(t) / _S(t) at t = 1/x^2. From the highest power down.
-_P = (
-    *(2.15311535474403846343e-8, 5.64188496988670089180e-1, 8.88314979438837594118e0),
-    *(6.61191906371416294775e1, 2.98635138197400131132e2, 8.81952221241769090411e2),
-    *(1.71204761263407058314e3, 2.05107837782607146532e3, 1.23033935479799725272e3),
-)
-_Q = (
-    *(1.0, 1.57449261107098347253e1, 1.17693950891312499305e2),
-    *(5.37181101862009857509e2, 1.62138957456669018874e3, 3.29079923573345962678e3),
-    *(4.36261909014324715820e3, 3.43936767414372163696e3, 1.23033935480374942043e3),
-)
-_R = (
-    *(1.63153871373020978498e-2, 3.05326634961232344035e-1, 3.60344899949804439429e-1),
-    *(1.25781726111229246204e-1, 1.60837851487422766278e-2, 6.58749161529837803157e-4),
-)
-_S = (
-    *(1.0, 2.56852019228982242072e0, 1.87295284992346725209e0),
-    *(5.27905102951428412248e-1, 6.05183413124413191178e-2, 2.33520497626869185443e-3),
-)
-
-
-def _polynomial(coefficients: Sequence[float], x: Array) -> Array:
-    out = jnp.full_like(x, coefficients[0])
-    for c in coefficients[1:]:
-        out = out * x + jnp.asarray(c, x.dtype)
-    return out
-
-
-def _tail(x: Array) -> Array:
-    """`1/sqrt(pi) - x erfcx(x)` for `x > 4`."""
-    x = jnp.maximum(x, jnp.asarray(4.0, x.dtype))
-    t = (1 / x) ** 2  # The square of `x` may overflow.
-    return t * _polynomial(_R, t) / _polynomial(_S, t)
+# From here on the slope of `erfcx` is a series.
+_FAR = 10.0
+# Of `sqrt(pi) x erfcx(x) - 1` in powers of `1 / (2 x^2)`, from the highest one down.
+_SERIES = (2027025.0, -135135.0, 10395.0, -945.0, 105.0, -15.0, 3.0, -1.0, 0.0)
 
 
 @jax.custom_jvp
 def erfcx(x: Array) -> Array:
-    r"""$e^{x^2} \mathrm{erfc}(x)$.
+    r"""$e^{x^2} \mathrm{erfc}(x)$, with a derivative that holds far out.
 
-    **Reference:** Cody (1969), *Rational Chebyshev approximations for the error
-    function*, Mathematics of Computation 23(107).
+    **Reference:** NIST Digital Library of Mathematical Functions, equation 7.12.1.
     """
-    number = lambda value: jnp.asarray(value, x.dtype)
-    low = jnp.minimum(x, number(0.5))
-    middle = jnp.clip(x, number(0.5), number(4.0))
-    high = jnp.maximum(x, number(4.0))
-    ratio = _polynomial(_P, middle) / _polynomial(_Q, middle)
-    far = (number(1 / np.sqrt(np.pi)) - _tail(high)) / high
-    near = jnp.exp(low * low) * special.erfc(low)
-    return jnp.where(x < 0.5, near, jnp.where(x < 4, ratio, far))
+    return special.erfcx(x)
 
 
 @erfcx.defjvp
 def _erfcx_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     (x,), (tangent,) = primals, tangents
-    out = erfcx(x)
-    # Far out `2 x erfcx(x)` and `2 / sqrt(pi)` cancel.
-    near = 2 * x * out - jnp.asarray(2 / np.sqrt(np.pi), x.dtype)
-    slope = jnp.where(x < 4, near, -2 * _tail(x))
-    return out, finite(slope) * tangent
+    out, scale = erfcx(x), jnp.asarray(2 / np.sqrt(np.pi), x.dtype)
+    # `2 x erfcx(x)` and `2 / sqrt(pi)` cancel far out.
+    near = 2 * x * out - scale
+    inverse = 1 / jnp.maximum(x, jnp.asarray(_FAR, x.dtype))
+    series = jnp.polyval(jnp.asarray(_SERIES, x.dtype), 0.5 * inverse**2)
+    return out, finite(jnp.where(x < _FAR, near, scale * series)) * tangent
 
 
 def finite(slope: Array) -> Array:
@@ -172,32 +134,6 @@ def _betainc_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     for slope, tangent in zip(slopes, tangents, strict=True):
         total = total + finite(slope) * tangent
     return out, total
-
-
-@jax.custom_jvp
-def softplus(x: Array) -> Array:
-    """`log(1 + exp(x))`."""
-    return jax.nn.softplus(x)
-
-
-@softplus.defjvp
-def _softplus_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
-    (x,), (tangent,) = primals, tangents
-    return softplus(x), jax.nn.sigmoid(x) * tangent
-
-
-@jax.custom_jvp
-def log1mexp(x: Array) -> Array:
-    """`log(1 - exp(x))` for negative `x`."""
-    near = x > -np.log(2).item()
-    close = jnp.log(-jnp.expm1(x))
-    return jnp.where(near, close, jnp.log1p(-jnp.exp(x)))
-
-
-@log1mexp.defjvp
-def _log1mexp_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
-    (x,), (tangent,) = primals, tangents
-    return log1mexp(x), finite(-1 / jnp.expm1(-x)) * tangent
 
 
 def piecewise_polynomial(

@@ -65,6 +65,10 @@ class Averaging(AbstractMethod):
         self.method = method
         self.power = float(power)
 
+    @property
+    def can_estimate(self) -> bool:
+        return self.method.can_estimate
+
     def start(self, key: Key, loc: Point) -> AbstractFamily:
         return self.method.start(key, loc)
 

@@ -62,6 +62,11 @@ class AbstractMethod(eqx.Module):
         for a method that can always go on."""
         del state
 
+    @property
+    def can_estimate(self) -> bool:
+        """Whether it can move [`vijax.PointEstimates`][], as any descent does."""
+        return False
+
     def answer(self, family: AbstractFamily, state: State) -> AbstractFamily:
         """The approximation after a run, where it is more than the family that moves."""
         del state

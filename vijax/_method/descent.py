@@ -53,6 +53,10 @@ class Descent(AbstractMethod):
         self.objective = objective
         self.optimizer = closures_as_pytrees(as_optimizer(optimizer))
 
+    @property
+    def can_estimate(self) -> bool:
+        return True
+
     def init(self, key: Key, family: AbstractFamily, target: Target) -> optax.OptState:
         del key, target
         return self.optimizer.init(eqx.filter(family, eqx.is_inexact_array))

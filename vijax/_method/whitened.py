@@ -12,7 +12,8 @@ from .._family.affine import Affine
 from .._family.base import AbstractFamily
 from .._linalg import equilibrated_cholesky
 from .._misc import is_traced
-from .._target.target import AbstractModel, Target
+from .._target.model import AbstractModel
+from .._target.target import Target
 from .base import AbstractMethod, F, State
 
 

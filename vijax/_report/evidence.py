@@ -17,7 +17,8 @@ from .._diagnostic.kernel_stein_discrepancy import (
     KernelSteinDiscrepancy,
 )
 from .._draws.diagnosis import diagnose, Diagnosis, with_own_moments
-from .._draws.draws import draw, Draws
+from .._draws.draw import draw
+from .._draws.draws import Draws
 from .._draws.hamiltonian import own_coordinates
 from .._draws.importance_correction import proposed
 from .._draws.particle_draws import check_particles, each_particle
@@ -100,7 +101,7 @@ def gather(fit: Fit, key: Key, num_draws: int, num_starts: int) -> Evidence:
     estimates = target.model.point_names
     if isinstance(family, PointEstimates):
         # What is judged is the rest, given these.
-        family, target = family.family, given(target, family.mean)
+        family, target = family.family, given(target, family.values)
     proposal_key, plain_key = split_key(key)
     ksd = None
     if family.has_density:

@@ -3,6 +3,7 @@
 import dataclasses
 
 from .._draws.diagnosis import Diagnosis, Quantity
+from .._misc import listed
 from .evidence import Evidence
 
 
@@ -53,9 +54,7 @@ def _sounder(evidence: Evidence) -> Diagnosis:
 
 
 def _listed(quantities: tuple[Quantity, ...]) -> str:
-    names = [f"`{q.name}`" for q in quantities[:4]]
-    more = len(quantities) - len(names)
-    return ", ".join(names) + (f" and {more} more" if more > 0 else "")
+    return listed((f"`{q.name}`" for q in quantities), most=4)
 
 
 def _problems(evidence: Evidence, diagnosis: Diagnosis) -> list[str]:

@@ -137,15 +137,15 @@ def vsbc(
         ```
     """
     check_target(target)
+    if target.model.point_names:
+        raise ValueError(
+            f"{list(target.model.point_names)} are point estimates, which have no "
+            "posterior to be calibrated. Make the target without `point=`."
+        )
     key = as_key(key)
     num_simulations = as_whole("num_simulations", num_simulations, 10)
     num_draws = as_whole("num_draws", num_draws, 10)
     max_steps = as_whole("max_steps", max_steps, 1)
-    if not callable(simulate):
-        raise ValueError(
-            "`simulate` must be a function of a key that returns parameters and data, "
-            f"but it is {simulate!r}."
-        )
     check_function("simulate", simulate, "simulate(key)", 1)
     if isinstance(method, str):
         named_method(method, target, own_family=family is None)

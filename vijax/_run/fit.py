@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from .._closures import same_function
 from .._custom_types import Key
-from .._draws.draws import check_dimensions
+from .._draws.draw import check_dimensions
 from .._family.base import AbstractFamily
 from .._loop.base import AbstractStop, Problem
 from .._loop.chunk import advance
@@ -23,8 +23,9 @@ from .auto_batches import in_batches, on_a_part
 from .checks import check_finite, check_method, check_stop, check_track
 from .explain import explain_start
 from .fit_result import Fit
-from .host import conduct, Options, Run
+from .host import conduct, Run
 from .method_names import named_method
+from .options import Options
 from .points import check_can_estimate, with_points
 from .results import RESULTS
 from .richer_family import with_richer_family

@@ -12,7 +12,8 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from .._closures import Held
 from .._custom_types import Key, Params
-from .._draws.draws import draw, Draws
+from .._draws.draw import draw
+from .._draws.draws import Draws
 from .._draws.importance_correction import corrected as draw_corrected
 from .._draws.proposal import heavy_tailed
 from .._family.base import AbstractFamily, has_moment
@@ -22,8 +23,10 @@ from .._method.base import AbstractMethod, F, label, State
 from .._misc import as_flag, as_key, as_whole, is_traced, is_tracer
 from .._target.target import check_target, Target
 from .checks import check_method, check_stop
-from .host import conduct, History, Options, Run
+from .history import History
+from .host import conduct, Run
 from .method_names import named_method
+from .options import Options
 from .points import check_can_estimate
 from .results import name_of
 from .richer_family import with_richer_family

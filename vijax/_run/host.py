@@ -1,10 +1,8 @@
 """A run on the host: compiled chunks of steps, and callbacks and files between them."""
 
-import copy
-import os
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,12 +14,13 @@ from .._family.base import AbstractFamily
 from .._loop.base import MAX_NONFINITE, Problem, Progress, Records, replace_target
 from .._loop.chunk import advance
 from .._method.base import Recipe
-from .._misc import as_flag, as_whole, float_dtype
+from .._misc import float_dtype
 from .._target.target import Target
 from .checkpoint import save
-from .checks import check_callbacks, check_folder
 from .explain import explain_failure
+from .history import History
 from .interrupt import Interruption
+from .options import Options
 from .progress_bar import ProgressBar
 from .results import as_fit_error, FitError, RESULTS
 from .start import start
@@ -36,38 +35,6 @@ _SECONDS = 0.1
 _CAPACITY = 2**16
 # How many numbers the trackers may record before the host fetches them.
 _RECORDED = 2**20
-
-
-class History:
-    """The losses and the trackers' records of a run, growing on the host."""
-
-    def __init__(
-        self, losses: np.ndarray, tracked: PyTree[np.ndarray], tracked_steps: np.ndarray
-    ):
-        self.losses = losses.copy()
-        self._tracked = [(tracked, tracked_steps)]
-
-    def append(self, records: Records, before: int, made: int) -> None:
-        """Take in the records of the `made` steps after the first `before`."""
-        needed = before + made
-        if needed > self.losses.size:
-            grown = np.empty(max(needed, 2 * self.losses.size), self.losses.dtype)
-            grown[:before] = self.losses[:before]
-            self.losses = grown
-        self.losses[before:needed] = np.asarray(records.losses)[:made]
-        count = int(records.num_tracked)
-        if count:
-            cut = lambda x: np.asarray(x)[:count]
-            tracked = jax.tree.map(cut, records.tracked)
-            self._tracked.append((tracked, cut(records.tracked_steps)))
-
-    def tracked(self) -> tuple[PyTree[np.ndarray], np.ndarray]:
-        """What the trackers recorded, and at which steps."""
-        if len(self._tracked) > 1:
-            parts, steps = zip(*self._tracked, strict=True)
-            together = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
-            self._tracked = [(together, np.concatenate(steps))]
-        return self._tracked[0]
 
 
 class Run:
@@ -142,44 +109,6 @@ class Run:
         # count yet; `losses` and `tracked` do not show them.
         self.history.append(records, before, int(progress.num_steps) - before)
         self.progress = progress
-
-
-class Options:
-    """What the host does during a run."""
-
-    def __init__(
-        self,
-        *,
-        callbacks: Callable | Sequence[Callable],
-        callback_every: int,
-        show: bool,
-        checkpoint: str | os.PathLike | None,
-        throw: bool,
-    ):
-        check_folder("checkpoint", checkpoint)
-        self.callbacks = check_callbacks(callbacks)
-        self.callback_every = as_whole("callback_every", callback_every, 1, None)
-        self.show = as_flag("progress", show)
-        self.checkpoint = checkpoint
-        self.throw = as_flag("throw", throw)
-
-    @classmethod
-    def none(cls) -> "Options":
-        """Nothing happens."""
-        nothing = {"callbacks": (), "callback_every": 1, "checkpoint": None}
-        return cls(**nothing, show=False, throw=False)
-
-    def quiet(self) -> "Options":
-        """The same, but a failure is only written in the result."""
-        quiet = copy.copy(self)
-        quiet.throw = False
-        return quiet
-
-    def alone(self) -> "Options":
-        """The same without callbacks and checkpoints."""
-        alone = copy.copy(self)
-        alone.callbacks, alone.checkpoint = (), None
-        return alone
 
 
 def conduct(run: Run, num_steps: int, options: Options, make_fit: Callable) -> Any:

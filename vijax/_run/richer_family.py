@@ -33,7 +33,9 @@ from .._method.descent import Descent
 from .._misc import key_for
 from .._objective.stick_the_landing import StickTheLanding
 from .checkpoint import save
-from .host import conduct, History, Options, Run
+from .history import History
+from .host import conduct, Run
+from .options import Options
 from .results import as_fit_error, RESULTS
 
 

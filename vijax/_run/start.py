@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, PyTree
 
 from .._closures import closures_as_pytrees
 from .._custom_types import Key, Point
-from .._draws.draws import check_dimensions
+from .._draws.draw import check_dimensions
 from .._family.base import AbstractFamily
 from .._loop.base import Problem, Progress
 from .._loop.chunk import begin, no_records

@@ -13,7 +13,8 @@ import numpy as np
 from jaxtyping import Array, Int, PyTree
 
 from .._custom_types import Data, Key
-from .._misc import as_flag, as_whole
+from .._misc import as_flag
+from .axes import as_dtype, as_entries, slots
 from .permutation import permuted
 
 
@@ -25,60 +26,6 @@ def _shapes(data: Data) -> dict[str, tuple[int, ...]]:
 def leading_lengths(data: Data) -> dict[str, int]:
     """The length of the leading axis of each array in `data`, by its path."""
     return {name: shape[0] for name, shape in _shapes(data).items()}
-
-
-def _as_entry(name: str, entry: Any, *, seeds: bool) -> Any:
-    """One axis: `None`, `Ellipsis`, or a pair of a size and a seed or `None`."""
-    if entry is None or entry is Ellipsis:
-        return entry
-    if seeds and isinstance(entry, (tuple, list)) and len(entry) == 2:
-        seed = as_whole(f"{name} seed", entry[1], 0, None)
-        if seed >= 2**32:
-            raise ValueError(f"A seed must be below 2^32, but one is {seed}.")
-        return as_whole(name, entry[0], 1), seed
-    return as_whole(name, entry, 1), None
-
-
-def _as_entries(name: str, given: Any, *, seeds: bool) -> tuple:
-    """What is said of the axes, from the first one on."""
-    entries = given if isinstance(given, tuple | list) else (given,)
-    kinds = "numbers, `None`, at most one `...`"
-    kinds += " and pairs (size, seed)" if seeds else ""
-    try:
-        if not entries:
-            raise ValueError("There is nothing in it.")
-        entries = tuple(_as_entry(name, entry, seeds=seeds) for entry in entries)
-        if sum(entry is Ellipsis for entry in entries) > 1:
-            raise ValueError("There are two `...` in it.")
-    except (TypeError, ValueError) as e:
-        raise ValueError(
-            f"`{name}` must be a whole number of at least 1, or a tuple of {kinds}, one "
-            f"entry an axis, but it is {given!r}. {e}"
-        ) from e
-    return entries
-
-
-def _as_dtype(dtype: Any) -> np.dtype:
-    try:
-        converted = np.dtype(dtype)
-    except TypeError:
-        converted = np.dtype(object)
-    if not (jnp.issubdtype(converted, jnp.number) or converted == np.bool_):
-        raise ValueError(
-            "`dtype` must be a type of numbers such as `np.float32`, but it is "
-            f"{dtype!r}."
-        )
-    return converted
-
-
-def _slots(entries: tuple, num_axes: int) -> list[int | None]:
-    """For each axis which of the entries speaks of it."""
-    numbers = list(range(len(entries)))
-    if Ellipsis not in entries:
-        return [i if i < len(entries) else None for i in range(num_axes)]
-    at = entries.index(Ellipsis)
-    head, tail = numbers[:at], numbers[at + 1 :]
-    return [*head, *[None] * (num_axes - len(head) - len(tail)), *tail]
 
 
 def drawn_indices(
@@ -189,13 +136,13 @@ class Minibatch(AbstractMinibatch):
 
         **Raises:** `ValueError` for anything else.
         """
-        self.batch_size = _as_entries("batch_size", batch_size, seeds=True)
+        self.batch_size = as_entries("batch_size", batch_size, seeds=True)
         self.replace = as_flag("replace", replace)
         self.total_size = None
         if total_size is not None:
-            entries = _as_entries("total_size", total_size, seeds=False)
+            entries = as_entries("total_size", total_size, seeds=False)
             self.total_size = tuple(e[0] if type(e) is tuple else e for e in entries)
-        self.dtype = None if dtype is None else _as_dtype(dtype)
+        self.dtype = None if dtype is None else as_dtype(dtype)
 
     def cast(self, leaf: Array) -> Array:
         """An array of the data as it is stored."""
@@ -216,7 +163,7 @@ class Minibatch(AbstractMinibatch):
                     f"`batch_size` speaks of {least} axes besides `...`, but `{name}` "
                     f"has {len(shape)}: its shape is {shape}."
                 )
-            for axis, slot in enumerate(_slots(self.batch_size, len(shape))):
+            for axis, slot in enumerate(slots(self.batch_size, len(shape))):
                 if slot is not None and self.batch_size[slot] is not None:
                     seen.setdefault(slot, {})[f"{name} axis {axis}"] = shape[axis]
         sizes = [i for i, e in enumerate(self.batch_size) if type(e) is tuple]
@@ -259,7 +206,7 @@ class Minibatch(AbstractMinibatch):
                 f"`total_size` speaks of {len(given)} axes, but the data have {most}."
             )
         weight = 1.0
-        for axis, slot in enumerate(_slots(self.total_size, most)):
+        for axis, slot in enumerate(slots(self.total_size, most)):
             total = None if slot is None else self.total_size[slot]
             if total is None:
                 continue
@@ -285,12 +232,16 @@ class Minibatch(AbstractMinibatch):
         )
 
     def size(self, data: Data) -> int:
-        """How many entries along the axes that are drawn from a step sees."""
-        return math.prod(self.batch_size[slot][0] for slot in self._lengths(data))
+        """How many entries along the axes that are drawn from a step sees; all the rows
+        if none is."""
+        drawn = [self.batch_size[slot][0] for slot in self._lengths(data)]
+        return math.prod(drawn) if drawn else max(leading_lengths(data).values())
 
     def larger(self, factor: float, data: Data) -> "Minibatch":
         """The same but for its size, shared among the axes."""
         lengths = self._lengths(data)
+        if not lengths:
+            return self
         along_each = factor ** (1 / len(lengths))
         entries = list(self.batch_size)
         for slot, length in lengths.items():
@@ -316,7 +267,7 @@ class Minibatch(AbstractMinibatch):
         def take(leaf: Array) -> Array:
             drawn = {
                 axis: indices[slot]
-                for axis, slot in enumerate(_slots(self.batch_size, leaf.ndim))
+                for axis, slot in enumerate(slots(self.batch_size, leaf.ndim))
                 if slot in lengths and leaf.shape[axis] == lengths[slot]
             }
             return _take(leaf, drawn)

@@ -1,7 +1,5 @@
 """The target: a log density on unconstrained vectors, and its data."""
 
-import abc
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,138 +14,9 @@ from jaxtyping import Array, Int, PyTree, Scalar
 from .._closures import hashable_method
 from .._custom_types import Data, Key, Params, Point
 from .._misc import as_key, as_whole, is_traced, shapes_in_words
-from .data import as_data, count_nan, named_arrays, named_leaves, nan_in_words
-from .minibatch import AbstractMinibatch, as_minibatch, Minibatch
-
-
-class AbstractModel(eqx.Module):
-    """A log density over named parameters, seen from the flat vectors inside.
-
-    A front-end is a function that returns a [`vijax.Target`][] around one of these.
-    To add one implement the members below. Data come as arguments and are never held.
-    """
-
-    @property
-    @abc.abstractmethod
-    def dim(self) -> int:
-        """The number of unconstrained coordinates."""
-
-    @abc.abstractmethod
-    def initial(self) -> Point:
-        """The unconstrained starting point."""
-
-    @abc.abstractmethod
-    def log_density(self, x: Point, data: Data, weight: Any) -> Scalar:
-        """The unnormalized log density at `x`, log-Jacobian included.
-
-        `weight` multiplies what depends on `data`: it scales a batch to all the rows.
-        """
-
-    @abc.abstractmethod
-    def unravel(self, x: Point) -> Params:
-        """The named parts of `x`, on the unconstrained scale."""
-
-    @abc.abstractmethod
-    def constrain(self, x: Point, data: Data) -> Params:
-        """The named parameters that the model was written in."""
-
-    @abc.abstractmethod
-    def unconstrain(self, params: Params, data: Data) -> Point:
-        """The unconstrained point at which `constrain` gives `params`; not finite where
-        they lie outside their supports."""
-
-    @abc.abstractmethod
-    def check(self, data: Data, *, in_batches: bool) -> None:
-        """Raise a `ValueError` unless the model makes sense with `data`, and with some
-        of its rows if they come in batches."""
-
-    def minibatch(
-        self, batch_size: Any, old: AbstractMinibatch | None
-    ) -> AbstractMinibatch | None:
-        """What `batch_size` means, in place of `old`."""
-        keeps = batch_size is not None or getattr(old, "total_size", None) is not None
-        if isinstance(old, Minibatch) and keeps and not isinstance(batch_size, Minibatch):
-            batch_size = old.resized(batch_size)
-        return as_minibatch(batch_size)
-
-    @property
-    def point_names(self) -> tuple[str, ...]:
-        """The parameters that are to be estimated by a number each."""
-        return ()
-
-    @property
-    def points(self) -> tuple[int, ...]:
-        """The coordinates of those, in increasing order."""
-        return ()
-
-    @property
-    def judges_nan(self) -> bool:
-        """Whether NaN in the data are welcome as long as the density is finite."""
-        return False
-
-    @property
-    def is_generative(self) -> bool:
-        """Whether `predict` and `sample_prior` can be asked for."""
-        return False
-
-    def rebind(self, new: Data, old: Data) -> tuple["AbstractModel", Data]:
-        """The model and its data, with `new` in place of `old`."""
-        del old
-        return self, new
-
-    def refitted(
-        self, data: Data, old: AbstractMinibatch | None
-    ) -> tuple["AbstractModel", AbstractMinibatch | None]:
-        """The model, and what `old` is, with data that may have other lengths."""
-        del data
-        return self, old
-
-    def log_likelihood(self, params: Params, data: Data) -> Params:
-        """The log density of each observation by the name of its array, at one draw."""
-        del params, data
-        raise ValueError(
-            "This target is a log density as a whole: it does not say what each "
-            "observation adds. Make it with `vi.from_likelihood`, `vi.from_numpyro` or "
-            "`vi.from_pymc`."
-        )
-
-    def predict(
-        self, key: Key, params: Params, data: Data, names: tuple[str, ...] | None
-    ) -> Params:
-        """New observations, one set a draw of `params`, whose arrays lead with draws."""
-        del key, params, data, names
-        raise ValueError(
-            "This target is a density, from which no data can be drawn. Draw them "
-            "yourself, `draws.evaluate(lambda params, keys: ...)`, or make the target "
-            "with `vi.from_numpyro` or `vi.from_pymc`."
-        )
-
-    def sample_prior(self, key: Key, num_draws: int, data: Data) -> tuple[Params, Params]:
-        """Parameters from the prior, and observations at each, leading with draws."""
-        del key, num_draws, data
-        raise ValueError("This target is a density, whose prior cannot be drawn from.")
-
-    def labels(self, data: Data) -> "Labels":
-        """What the data are, and the names of the axes."""
-        return Labels(observed=named_arrays(data))
-
-
-@dataclasses.dataclass(frozen=True)
-class Labels:
-    """What an export calls things.
-
-    **Attributes:**
-
-    - `observed`: the arrays that were observed, by name.
-    - `constants`: the other data.
-    - `coords`: `{dimension: labels}`.
-    - `dims`: `{variable: [dimension, ...]}`.
-    """
-
-    observed: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
-    constants: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
-    coords: dict[str, Any] = dataclasses.field(default_factory=dict)
-    dims: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+from .data import as_data, count_nan, named_leaves, nan_in_words
+from .minibatch import AbstractMinibatch
+from .model import AbstractModel
 
 
 def _check_nan(target: "Target") -> None:
@@ -238,10 +107,9 @@ class Target(eqx.Module):
             _check_nan(self)
 
     def __repr__(self) -> str:
-        x = jax.ShapeDtypeStruct((self.dim,), np.result_type(np.float32))
         lines = [
             f"Target({type(self.model).__name__} of dim {self.dim}",
-            f"  parameters: {shapes_in_words(jax.eval_shape(self.unravel, x))}",
+            f"  parameters: {shapes_in_words(self.model.part_shapes)}",
             f"  data: {shapes_in_words(named_leaves(self.data))}",
         ]
         if self.minibatch is not None:
@@ -280,10 +148,8 @@ class Target(eqx.Module):
 
     def _check_params(self, params: Any) -> None:
         """Raise unless there are values of all the free parameters."""
-        x = jax.ShapeDtypeStruct((self.dim,), np.result_type(np.float32))
-        free = jax.eval_shape(self.unravel, x)
-        is_known = isinstance(params, Mapping) and not set(free) - set(params)
-        if not is_known:
+        free = self.model.part_shapes
+        if not isinstance(params, Mapping) or set(free) - set(params):
             given = sorted(map(str, params)) if isinstance(params, Mapping) else params
             raise ValueError(
                 "`params` must be a dictionary of the values of all parameters, "
@@ -323,7 +189,8 @@ class Target(eqx.Module):
         **Raises:** `ValueError` as the front-end does.
         """
         model, data = self.model.rebind(data, self.data)
-        data = as_data(data, nan_allowed=model.judges_nan)
+        # NaN are looked for below, once.
+        data = as_data(data, nan_allowed=True)
         model, minibatch = model.refitted(data, self.minibatch)
         return Target(model, data, minibatch)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..._misc import as_names
+from ..._misc import as_names, listed
 
 
 def as_axes(axes: Any, titles: Sequence[str], argument: str = "axes") -> np.ndarray:
@@ -59,11 +59,6 @@ def select(
     if not chosen:
         raise ValueError("`names` is empty. Leave it out to draw everything.")
     return list(dict.fromkeys(chosen))
-
-
-def listed(titles: Any) -> str:
-    titles = list(titles)
-    return ", ".join(titles[:12]) + (", ..." if len(titles) > 12 else "")
 
 
 def check_one_run(over_steps: np.ndarray) -> None:

@@ -5,7 +5,8 @@ import numpy as np
 from jaxtyping import Float
 
 from ..._draws.draws import Draws
-from .base import as_axes, listed, new_axes, select
+from ..._misc import listed
+from .base import as_axes, new_axes, select
 
 
 _GRID_LEN = 2_048
