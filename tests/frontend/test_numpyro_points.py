@@ -166,7 +166,9 @@ def test_a_network_is_no_number():
         vi.from_numpyro(model, Y, point="net$params")
 
 
-@pytest.mark.parametrize("method", [vi.Auto(4), vi.Laplace(), vi.BaM(), "svgd"], ids=str)
+@pytest.mark.parametrize(
+    "method", [vi.Auto(4), vi.Laplace(), vi.Averaging(vi.BaM()), "svgd"], ids=str
+)
 def test_methods_that_make_no_estimates_say_so(method, getkey):
     target = vi.from_numpyro(groups, Y, point="tau")
     with pytest.raises(ValueError, match="cannot find point estimates, of `tau`"):

@@ -1,5 +1,6 @@
 """Targets, fits and draws as objects: what they print, and as functions for `jax.jit`."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -75,6 +76,23 @@ def test_methods_go_into_jit_under_a_trace():
         return first + jax.jit(target.log_density)(jnp.ones(1))
 
     np.testing.assert_allclose(run(jnp.ones(4)), -4.0)
+
+
+def test_a_method_of_a_target_is_a_pytree_of_its_data():
+    traces = 0
+
+    def log_density(params, y):
+        nonlocal traces
+        traces += 1
+        return -jnp.sum((params["x"] - y) ** 2)
+
+    target = vi.from_log_density(log_density, {"x": 0.0}, np.ones(3))
+    run = eqx.filter_jit(lambda method, x: method(x))
+    assert run(target.log_density, jnp.zeros(1)) == -3.0
+    before = traces
+    other = target.with_data(np.full(3, 2.0))
+    assert run(other.log_density, jnp.zeros(1)) == -12.0
+    assert traces == before
 
 
 def test_methods_of_a_family_go_into_jit(getkey):
