@@ -59,7 +59,7 @@ WITHIN: dict[str, tuple[str, ...]] = {
         "pymc_model",
     ),
     "_draws": (
-        "psis resample proposal hamiltonian",
+        "psis resample proposal hamiltonian evaluation",
         "draws",
         "draw diagnosis particle_draws",
     ),

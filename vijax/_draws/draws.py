@@ -16,13 +16,10 @@ from .._misc import (
     as_whole,
     check_function,
     listed,
-    map_in_batches,
     shapes_in_words,
-    tree_size,
 )
-from .._target.data import as_data
-from .._target.model import AbstractModel
 from .._target.target import Target
+from .evaluation import constrained, evaluated, log_likelihoods, rebound
 from .psis import smoothed_log_weights
 from .resample import with_replacement, without_replacement
 
@@ -97,7 +94,7 @@ class Draws(eqx.Module):
     def params(self) -> Params:
         """The named parameters: a dictionary of arrays of shape `(draws, ...)`, inside
         their supports."""
-        return _constrain(self.target, self.x)
+        return constrained(self.target, self.x)
 
     def evaluate(self, fn: Callable[..., PyTree[Array]], *args: Any) -> PyTree[Array]:
         """Evaluate a function of the parameters at every draw.
@@ -129,7 +126,7 @@ class Draws(eqx.Module):
         """
         call = ", ".join(["params", *(f"arg_{i + 1}" for i in range(len(args)))])
         check_function("fn", fn, f"fn({call})", 1 + len(args))
-        return _evaluate(self.target, self.x, fn, args)
+        return evaluated(self.target, self.x, fn, args)
 
     def log_likelihood(self, data: Data = None) -> Params:
         """The log density of each observation given each draw.
@@ -165,8 +162,8 @@ class Draws(eqx.Module):
             draws.log_likelihood()["rows"].shape  # (100, 5)
             ```
         """
-        model, data = _rebound(self.target, data)
-        return _log_likelihood(model, self.params, data)
+        model, data = rebound(self.target, data)
+        return log_likelihoods(model, self.params, data)
 
     def predict(
         self, data: Data = None, *, key: Key, names: Sequence[str] | None = None
@@ -212,7 +209,7 @@ class Draws(eqx.Module):
         chosen = None if names is None else as_names("names", names, '`["y"]`')
         if chosen == ():
             raise ValueError("`names` is empty. Leave it out for all that is observed.")
-        model, data = _rebound(self.target, data)
+        model, data = rebound(self.target, data)
         return model.predict(key, self.params, data, chosen)
 
     def resample(
@@ -279,19 +276,6 @@ class Draws(eqx.Module):
         return chosen_draws(key, source, log_weights, count, choose)
 
 
-def _rebound(target: Target, data: Data) -> tuple[AbstractModel, Data]:
-    if data is None:
-        return target.model, target.data
-    model, data = target.model.rebind(data, target.data)
-    return model, as_data(data)
-
-
-@eqx.filter_jit
-def _log_likelihood(model: AbstractModel, params: Params, data: Data) -> Params:
-    one = lambda params: model.log_likelihood(params, data)
-    return map_in_batches(one, params, tree_size(data))
-
-
 @eqx.filter_jit
 def _chosen(
     key: Key, log_weights: Float[Array, " draws"], rows: Any, num: int, choose: Callable
@@ -313,19 +297,6 @@ def chosen_draws(
 @eqx.filter_jit
 def _difference(x: Array, y: Array) -> Array:
     return x - y
-
-
-@eqx.filter_jit
-def _constrain(target: Target, x: Float[Array, "draws dim"]) -> Params:
-    return jax.vmap(target.constrain)(x)
-
-
-@eqx.filter_jit
-def _evaluate(
-    target: Target, x: Float[Array, "draws dim"], fn: Callable, args: tuple
-) -> PyTree[Array]:
-    one = lambda x: fn(target.constrain(x), *args)
-    return map_in_batches(one, x, tree_size(args))
 
 
 def check_draws(draws: Any) -> None:
