@@ -22,15 +22,16 @@ from .pymc_zoo import arguments, Entry, pm, ZOO
 WHOLE = {"ICAR", "LKJCholeskyCov", "LKJCorr", "MatrixNormal", "Wishart"}
 # Without a distribution function in PyMC, which censoring and truncation need.
 WITHOUT_CDF = WHOLE | {
-    *("AR", "AsymmetricLaplace", "CAR", "Dirichlet", "DirichletMultinomial"),
-    *("EulerMaruyama", "GARCH11", "GaussianRandomWalk", "HalfStudentT"),
+    *("AR", "AsymmetricLaplace", "BetaBinomial", "CAR", "Dirichlet"),
+    *("DirichletMultinomial", "EulerMaruyama", "GARCH11", "GaussianRandomWalk"),
+    "HalfStudentT",
     *("HyperGeometric", "Interpolated", "KroneckerNormal", "Multinomial"),
     *("MvGaussianRandomWalk", "MvNormal", "MvStudentT", "MvStudentTRandomWalk"),
     *("OrderedMultinomial", "RandomWalk", "Rice", "SkewNormal", "StickBreakingWeights"),
     *("VonMises", "ZeroSumNormal"),
 }
 NOT_TRUNCATED = WITHOUT_CDF | {
-    *("BetaBinomial", "Mixture", "NormalMixture", "ZeroInflatedBinomial"),
+    *("Mixture", "NormalMixture", "ZeroInflatedBinomial"),
     *("HurdleGamma", "HurdleLogNormal", "HurdleNegativeBinomial", "HurdlePoisson"),
     *("ZeroInflatedNegativeBinomial", "ZeroInflatedPoisson"),
 }
