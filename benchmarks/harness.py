@@ -52,12 +52,17 @@ def arguments(description: str | None, **folders: str) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def finish(options: argparse.Namespace, rows: Any) -> None:
-    """Say where this was measured, and write the figures if asked to."""
+def where() -> str:
+    """The versions and the machine."""
     import jax
 
     device = jax.devices()[0]
-    where = f"{os.cpu_count()} cores, {platform.machine()}, {device.device_kind}"
-    print(f"\njax {jax.__version__}, Python {platform.python_version()}, {where}")
+    machine = f"{os.cpu_count()} cores, {platform.machine()}, {device.device_kind}"
+    return f"jax {jax.__version__}, Python {platform.python_version()}, {machine}"
+
+
+def finish(options: argparse.Namespace, rows: Any) -> None:
+    """Say where this was measured, and write the figures if asked to."""
+    print(f"\n{where()}")
     if options.output:
         options.output.write_text(json.dumps(rows, indent=1))
