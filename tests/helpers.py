@@ -25,6 +25,19 @@ def same(first, second):
     return list(map(bits, first)) == list(map(bits, second))
 
 
+def _on_the_host(target, method, *, key, **kwargs):
+    return vi.fit(target, method, key=key, progress=False, **kwargs)
+
+
+def _traced(target, method, *, key, **kwargs):
+    run = lambda target, key: vi.fit(target, method, key=key, throw=False, **kwargs)
+    return eqx.filter_jit(run)(target, key)
+
+
+# Both ways in which methods that ask and tell are driven. They must come to the same.
+drivers = {"host": _on_the_host, "traced": _traced}
+
+
 def diagonal_log_density(params, data):
     """`N(loc, diag(scale**2))`, not normalized."""
     loc, scale = data

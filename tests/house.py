@@ -42,8 +42,16 @@ FLOORS: tuple[dict[str, str], ...] = (
         "_kernel": "kernels, one a file",
     },
     {"_target": "what is approximated, and how a step sees it"},
-    {"_closures": "functions that compare by value", "_linalg": "roots of matrices"},
-    {"_custom_types": "aliases", "_misc": "helpers that know nothing of inference"},
+    {
+        "_closures": "functions that compare by value",
+        "_elliptical": "Gaussians and their kin in NumPy",
+        "_linalg": "roots of matrices",
+    },
+    {
+        "_arrays": "what works on arrays of JAX and of NumPy",
+        "_custom_types": "aliases",
+        "_misc": "helpers that know nothing of inference",
+    },
 )
 # Some wings tell a story, where a file rests on others. From the ground up, each line on
 # those before it; files that are not named stand on top. In all other wings no file
@@ -51,8 +59,9 @@ FLOORS: tuple[dict[str, str], ...] = (
 WITHIN: dict[str, tuple[str, ...]] = {
     "_target": ("data permutation support axes", "minibatch", "model", "plates target"),
     "_frontend": (
-        "numpyro_sites numpyro_handlers pymc_special pymc_rewrite",
+        "numpyro_sites numpyro_handlers pymc_special pymc_rewrite host_call",
         "numpyro_enumeration numpyro_points numpyro_traces pymc_forms pymc_data",
+        "pymc_host",
         "numpyro_model pymc_jax",
         "numpyro_brute_force pymc_graph pymc_sample",
         "pymc_words",
@@ -69,10 +78,11 @@ WITHIN: dict[str, tuple[str, ...]] = {
         "archive interrupt results progress_bar checks method_names points history",
         "checkpoint start options",
         "explain",
+        "compiled_run host_run",
         "host",
-        "richer_family",
-        "fit_result",
+        "richer_family started",
         "auto_batches",
+        "fit_result",
     ),
     "_report": ("mode_search trajectories", "evidence", "verdict text"),
 }

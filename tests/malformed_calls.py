@@ -8,7 +8,7 @@ import numpy as np
 
 import vijax as vi
 
-from .bad_input import density, likelihood, rowwise, target
+from .bad_input import density, likelihood, on_host, rowwise, target
 from .malformed_values import (
     arrays,
     counts,
@@ -138,6 +138,15 @@ table = {
             "progress": [*flags, None],
             "checkpoint": paths,
             "throw": [*flags, None],
+        },
+    ),
+    "from_host": (
+        vi.from_host,
+        lambda: {"fn": on_host, "params": {"x": vi.Param()}},
+        {
+            "fn": [*functions, None],
+            # Any dictionary of numbers is good.
+            "params": [*(x for x in objects if not isinstance(x, dict)), None, {}],
         },
     ),
     "from_likelihood": (

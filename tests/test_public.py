@@ -71,7 +71,11 @@ def test_abstract_or_final(name):
         return
     assert inspect.isabstract(cls) == name.startswith("Abstract")
     ours = [base for base in cls.__mro__[1:] if base.__module__.startswith("vijax")]
-    assert len(ours) <= 1, f"{name} inherits deeper than abstract -> final."
+    # A kind of method may be a kind of another; whatever is final is inherited by none.
+    assert all(inspect.isabstract(base) for base in ours), (
+        f"{name} inherits a final class."
+    )
+    assert len(ours) <= (2 if issubclass(cls, vi.AbstractAskTell) else 1)
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from ._family.mixture import Mixture as Mixture
 from ._family.particles import Particles as Particles
 from ._family.point_estimates import PointEstimates as PointEstimates
 from ._family.student_t import StudentT as StudentT
+from ._frontend.host import from_host as from_host
 from ._frontend.lazy_numpyro import attach_submodules as _attach_submodules
 from ._frontend.likelihood import from_likelihood as from_likelihood
 from ._frontend.log_density import from_log_density as from_log_density
@@ -46,7 +47,10 @@ from ._loop.parameter_convergence import ParameterConvergence as ParameterConver
 from ._method.auto import Auto as Auto
 from ._method.averaging import Averaging as Averaging
 from ._method.bam import BaM as BaM
-from ._method.base import AbstractMethod as AbstractMethod
+from ._method.base import (
+    AbstractAskTell as AbstractAskTell,
+    AbstractMethod as AbstractMethod,
+)
 from ._method.birth_death import BirthDeath as BirthDeath
 from ._method.dadvi import DADVI as DADVI
 from ._method.descent import Descent as Descent

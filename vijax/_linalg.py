@@ -6,61 +6,58 @@ from typing import Any, TypeVar
 import jax
 import jax.lax as lax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ._misc import standard_normal_log_prob
+from ._arrays import cholesky, is_numpy, namespace
+from ._custom_types import AnyArray
 
 
 T = TypeVar("T")
 
 
-def triangular_root(root: Float[Array, "dim dim"]) -> Float[Array, "dim dim"]:
+def triangular_root(root: Float[AnyArray, "dim dim"]) -> Float[AnyArray, "dim dim"]:
     """The Cholesky factor of `root root'`, by QR: that product would have the condition
     number squared."""
-    upper = jnp.linalg.qr(root.T, mode="r")
-    return upper.T * jnp.where(jnp.diagonal(upper) < 0, -1, 1)
+    xp = namespace(root)
+    upper = xp.linalg.qr(root.T, mode="r")
+    return upper.T * xp.where(xp.diagonal(upper) < 0, -1, 1)
 
 
 def equilibrated_cholesky(
-    matrix: Float[Array, "dim dim"], jitter: float
-) -> Float[Array, "dim dim"]:
+    matrix: Float[AnyArray, "dim dim"], jitter: float
+) -> Float[AnyArray, "dim dim"]:
     """A Cholesky factor, in units of the diagonal lest float32 runs out of digits."""
-    scale = jnp.sqrt(jnp.diagonal(matrix))
+    xp = namespace(matrix)
+    scale = xp.sqrt(xp.diagonal(matrix))
     unit = matrix / scale[:, None] / scale[None, :]
-    factor = jnp.linalg.cholesky(unit + jitter * jnp.eye(len(unit), dtype=unit.dtype))
+    factor = cholesky(unit + jitter * xp.eye(len(unit), dtype=unit.dtype))
     return scale[:, None] * factor
 
 
-def one_by_one(fn: Callable, xs: Any) -> Any:
-    """`jax.vmap(fn)(xs)`, one after the other, for what calls LAPACK.
-
-    Of several matrices at once, each of its calls waits on a thread of XLA's pool for
-    others: two such calls side by side wait for ever where there are two threads (jaxlib
-    0.10, `jax::ParallelBatchMap`).
-    """
-    return lax.map(fn, xs)
-
-
 def gaussian_log_prob(
-    tril: Float[Array, "dim dim"], e: Float[Array, "draws dim"]
-) -> Float[Array, " draws"]:
-    """The log density of a Gaussian at `loc + tril e`."""
-    log_scale = jnp.sum(jnp.log(jnp.abs(jnp.diagonal(tril))))
-    return jax.vmap(standard_normal_log_prob)(e) - log_scale
+    tril: Float[AnyArray, "*many dim dim"], e: Float[AnyArray, "draws dim"]
+) -> Float[AnyArray, "*many draws"]:
+    """The log density of a Gaussian, or of each of many, at `loc + tril e`."""
+    xp = namespace(tril)
+    diagonal = xp.diagonal(tril, axis1=-2, axis2=-1)
+    log_scale = xp.sum(xp.log(xp.abs(diagonal)), axis=-1)
+    constant = 0.5 * e.shape[-1] * np.log(2 * np.pi).item()
+    return -0.5 * xp.sum(e**2, axis=-1) - constant - log_scale[..., None]
 
 
-def mirrored(half: Float[Array, "pairs dim"]) -> Float[Array, "draws dim"]:
+def mirrored(half: Float[AnyArray, "pairs dim"]) -> Float[AnyArray, "draws dim"]:
     """Draws, and then their mirror images."""
-    return jnp.concatenate([half, -half])
+    return namespace(half).concatenate([half, -half])
 
 
-def where_rows(condition: Bool[Array, " rows"], yes: T, no: T) -> T:
+def where_rows(condition: Bool[AnyArray, " rows"], yes: T, no: T) -> T:
     """`yes` or `no`, row by row of the leading axis of each array; `yes` where an array
     has no axis."""
 
-    def pick(y: Array, n: Array) -> Array:
+    def pick(y: Any, n: Any) -> Any:
         rows = condition.reshape(-1, *[1] * (y.ndim - 1))
-        return jnp.where(rows, y, n) if y.ndim else y
+        return namespace(y).where(rows, y, n) if y.ndim else y
 
     return jax.tree.map(pick, yes, no)
 
@@ -98,6 +95,8 @@ def _hessian_by_differences(grad: Callable[[Array], Array], x: Array) -> Array:
     return 0.5 * (found + found.T)
 
 
-def index_of_largest(values: Float[Array, " count"]) -> Int[Array, ""]:
+def index_of_largest(values: Float[AnyArray, " count"]) -> Int[AnyArray, ""]:
     """Where the largest value is, as a 32-bit integer whatever JAX's default."""
+    if is_numpy(values):
+        return np.argmax(values).astype(np.int32)
     return lax.convert_element_type(jnp.argmax(values), jnp.int32)

@@ -88,6 +88,13 @@ def lenient_promotion() -> Iterator[None]:
         yield
 
 
+def num_side_by_side(size: int, most: int | None = None) -> int:
+    """How many evaluations, of at most `most`, fit in memory side by side, each of which
+    touches `size` numbers."""
+    count = max(1, _VECTORIZED_SIZE // max(size, 1))
+    return count if most is None else min(count, most)
+
+
 def map_in_batches(
     fn: Callable, xs: PyTree[Array], size: int, most: int | None = None
 ) -> PyTree[Array]:
@@ -97,8 +104,7 @@ def map_in_batches(
     A thousand draws against a hundred million numbers do not fit in memory at once.
     """
     length = jtu.tree_leaves(xs)[0].shape[0]
-    batch_size = max(1, _VECTORIZED_SIZE // max(size, 1))
-    batch_size = batch_size if most is None else min(batch_size, most)
+    batch_size = num_side_by_side(size, most)
     if batch_size >= length:
         return jax.vmap(fn)(xs)
     return lax.map(fn, xs, batch_size=batch_size)
@@ -246,6 +252,33 @@ def entry_names(name: str, shape: tuple[int, ...]) -> list[str]:
     """What the entries of an array are called: `beta[0]`; a number just `beta`."""
     indices = np.ndindex(shape)
     return [f"{name}[{', '.join(map(str, i))}]" if i else name for i in indices]
+
+
+def is_array(leaf: Any) -> bool:
+    """Whether `leaf` is an array of JAX, or of NumPy."""
+    return eqx.is_array(leaf) or isinstance(leaf, np.ndarray)
+
+
+def on_device(tree: T, dtype: np.dtype) -> T:
+    """The same pytree with arrays of JAX, floating-point ones of one dtype."""
+
+    def move(x: Any) -> Any:
+        is_wide = isinstance(x, np.ndarray) and np.issubdtype(x.dtype, np.floating)
+        return x.astype(dtype) if is_wide else x
+
+    return jax.device_put(jax.tree.map(move, tree))
+
+
+class Seed:
+    """A key on the host: NumPy's random numbers, as many streams as there are paths."""
+
+    def __init__(self, key: PRNGKeyArray):
+        self._words = np.asarray(jr.key_data(key)).ravel().tolist()
+
+    def generator(self, *path: int) -> np.random.Generator:
+        """The stream of a path of whole numbers."""
+        # Lengths first, lest one path's end be another's beginning.
+        return np.random.default_rng([len(self._words), *self._words, *path])
 
 
 @jax.jit

@@ -8,6 +8,7 @@ from jax.scipy.stats import norm, t as student_t
 
 import vijax as vi
 from vijax._draws.hamiltonian import carried, own_coordinates
+from vijax._target.probe import HostProbe
 
 
 def logistic(params):
@@ -29,9 +30,11 @@ def test_trajectories_arrive_at_the_target(name, getkey):
     if name == "its draws":
         family = vi.StudentT(loc, 1.5, 20)
     x = vi.draw(family, target, num_draws, key=getkey()).x
-    moved = carried(target, family, x, getkey())
+    moved = carried(HostProbe(target), family, np.asarray(x), getkey())
     assert 0.7 < moved.acceptance <= 1
-    assert jnp.allclose(moved.log_p[3], target.log_density(moved.x[3]), rtol=1e-5)
+    assert jnp.allclose(
+        moved.log_p[3], target.log_density(jnp.asarray(moved.x[3])), rtol=1e-5
+    )
     std = np.pi / 3**0.5
     # Standard errors: s / sqrt(n), and sqrt((kurtosis - 1) / 4n) = .894 / sqrt(n).
     off = (jnp.mean(moved.x, axis=0) - 1.0) / std * num_draws**0.5
@@ -51,17 +54,18 @@ def test_coordinates_are_those_of_the_family(getkey):
         20_000,
         key=getkey(),
     ).x
+    x = np.asarray(x)
     mine = own_coordinates(family, x)
     assert jnp.allclose(mine.root, tril)
-    z = jnp.array([0.3, -0.7])
+    z = np.array([[0.3, -0.7]])
     assert jnp.allclose(mine.inside(mine.outside(z)), z, atol=1e-5)
-    assert jnp.allclose(mine.score(z), tril.T @ z)
+    assert jnp.allclose(mine.pulled(z), z @ tril)
     seen = own_coordinates(vi.StudentT(family.loc, tril, 50), x)
     assert jnp.allclose(seen.root, tril, atol=0.1)
     few = own_coordinates(vi.StudentT(family.loc, tril, 50), x[:3])
     assert few.root.shape == (2,)
     assert jnp.allclose(few.inside(few.outside(z)), z, atol=1e-5)
-    assert jnp.allclose(few.score(z), few.root * z)
+    assert jnp.allclose(few.pulled(z), few.root * z)
 
 
 @pytest.mark.slow

@@ -22,8 +22,7 @@ pytestmark = [
     pytest.mark.usefixtures("many_programs"),
 ]
 
-QUICK = [{"batches", other} for other in ("dims", "two axes", "several", "counts")] + [
-    {"data", "truncated"},
+QUICK = [{"batches", other} for other in ("dims", "two axes")] + [
     {"imputed", "predict"},
 ]
 

@@ -68,7 +68,7 @@ def _one_draw_in_batches():
 
 
 REFUSED = {
-    "an Op without a form": (_opaque, r"'y' is computed with `.*CustomDist.*pm\.sample"),
+    "an Op without a form": (_opaque, r"'y' is computed with `.*a gradient.*pm\.sample"),
     "all of it": (_opaque_everywhere, "'x' is computed with `_PolyaGamma"),
     "no log density": (_no_density, "no log density of 'y'.*pm.CustomDist"),
     "a mask of data": (_shape_of_data, "whose shape depends on the data.*pm.math.switch"),

@@ -229,7 +229,11 @@ def test_no_births_with_batches_of_rows(getkey):
     assert np.array_equal(fit.losses, plain.losses)
 
 
-@pytest.mark.parametrize("first", [None, 6], ids=["batches later", "batches first"])
+@pytest.mark.parametrize(
+    "first",
+    [None, pytest.param(6, marks=pytest.mark.slow)],
+    ids=["batches later", "batches first"],
+)
 def test_going_on_with_other_batches(first, getkey):
     # What matters is whether the steps see batches now, not whether the first ones did.
     method = vi.BirthDeath(vi.SVGD(optimizer=optax.sgd(0.0), num_particles=60), every=3)

@@ -8,7 +8,7 @@ from jax.scipy.stats import norm
 
 import vijax as vi
 
-from ..helpers import correlated_target
+from ..helpers import correlated_target, drivers
 
 
 PRECISION = jnp.array([[20.0, 9.0, 0.0], [9.0, 10.0, 1.0], [0.0, 1.0, 0.3]])
@@ -19,10 +19,10 @@ def fitted(target, key, *args):
     return vi.fit(target, vi.Pathfinder(*args), key=key, progress=False)
 
 
-@pytest.mark.slow
-def test_a_gaussian_is_found_from_any_start(getkey):
+@pytest.mark.parametrize("driver", drivers)
+def test_a_gaussian_is_found_from_any_start(driver, getkey):
     target = correlated_target(LOC, PRECISION)
-    fit = fitted(target, getkey())
+    fit = drivers[driver](target, vi.Pathfinder(), key=getkey(), max_steps=200)
     assert fit.result == vi.RESULTS.converged
     assert isinstance(fit.family, vi.Mixture)
     assert fit.state.num_failed == 0
@@ -30,7 +30,8 @@ def test_a_gaussian_is_found_from_any_start(getkey):
     sds = jnp.sqrt(jnp.diagonal(covariance))
     # BFGS has the curvature only where its path went; importance does the rest.
     off = jnp.abs(fit.state.best.loc - LOC[None, :]) / sds[None, :]
-    assert jnp.all(off < 0.2)
+    assert jnp.all(off < 0.5)
+    assert jnp.median(off) < 0.2
     x = fit.draw(20_000, key=getkey()).x
     assert jnp.all(jnp.abs(jnp.mean(x, axis=0) - LOC) < 0.06 * sds)
     assert jnp.allclose(jnp.std(x, axis=0), sds, rtol=0.06)
@@ -39,7 +40,6 @@ def test_a_gaussian_is_found_from_any_start(getkey):
     assert report.num_evaluations == int(fit.state.num_evaluations)
 
 
-@pytest.mark.slow
 def test_one_path_is_a_gaussian(getkey):
     fit = fitted(correlated_target(LOC, PRECISION), getkey(), 1)
     assert isinstance(fit.family, vi.FullRank)
@@ -55,9 +55,9 @@ def test_the_best_gaussian_of_a_path_is_not_that_of_its_end(getkey):
         return norm.logpdf(x[0], 0.0, 3.0) + jnp.sum(norm.logpdf(x[1:], 0, jnp.exp(x[0])))
 
     target = vi.from_log_density(log_density, {"x": vi.Param(10)})
-    fit = fitted(target, getkey(), 1, 1_000)
+    fit = fitted(target, getkey(), 1, 20_000)
     plain = fit.draw(4_000, key=getkey(), corrected=False)
-    # The best one of 150 noisy figures, so a little too good.
+    # The best one of several noisy figures, so a little too good.
     assert float(-fit.losses[-1]) == pytest.approx(float(vi.elbo(plain).mean), abs=4)
     # The end of the path lies in the neck: a scale of exp(-81) at the mode.
     assert fit.family.mean[0] > fit.state.paths.x[0, 0] + 3

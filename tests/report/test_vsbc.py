@@ -27,7 +27,14 @@ def target(log_density=log_density):
     return vi.from_log_density(log_density, {"mu": vi.Param()}, jnp.zeros(NUM_ROWS))
 
 
-@pytest.mark.parametrize("method", ["fullrank_advi", vi.GSM(), vi.NaturalGradient()])
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param("fullrank_advi", marks=pytest.mark.slow),
+        pytest.param(vi.GSM(), marks=pytest.mark.slow),
+        vi.NaturalGradient(),
+    ],
+)
 def test_exact_fits_are_calibrated(method, getkey):
     out = vi.vsbc(target(), simulate, method, key=getkey(), max_steps=600)
     assert out.is_calibrated
@@ -38,6 +45,7 @@ def test_exact_fits_are_calibrated(method, getkey):
     assert repr(out).startswith("Calibrated")
 
 
+@pytest.mark.slow
 def test_wrong_spread_without_bias_is_seen(getkey):
     # N(m, 0.1) for N(m, 1), so to say: the mean is right, the spread a tenth.
     def narrow(params, y):

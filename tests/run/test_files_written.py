@@ -211,7 +211,7 @@ def test_a_disk_that_fills_up_between_two_stages_keeps_the_fit(
     def save(path, fit):
         raise full
 
-    monkeypatch.setattr("vijax._run.richer_family.save", save)
+    monkeypatch.setattr("vijax._run.richer_family.write_last", save)
     path = tmp_path / "fit"
     match = r"OSError after \d+ steps: .*No space left.*`error.fit.resume\(max_steps\)`"
     with pytest.raises(vi.FitError, match=match) as info:

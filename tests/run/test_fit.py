@@ -310,7 +310,7 @@ def test_a_long_run_keeps_all_records(getkey):
 
 @pytest.mark.parametrize(
     "stop",
-    [pytest.param(None, marks=pytest.mark.slow), vi.LossConvergence()],
+    [None, pytest.param(vi.LossConvergence(), marks=pytest.mark.slow)],
     ids=["no rule", "rule"],
 )
 def test_a_thousand_fits_are_one_program(stop, getkey):

@@ -69,3 +69,25 @@ def test_a_fit_of_an_earlier_version_goes_on(name, tmp_path):
     assert np.allclose(resumed.losses, losses, rtol=1e-3, atol=1e-3)
     plain = resumed.draw(5, key=jax.random.key(1), corrected=False)
     assert np.allclose(plain.x, draws, rtol=1e-2, atol=1e-2)
+
+
+def test_a_search_of_an_earlier_version_goes_on():
+    # Its state was saved with 32 bits; the host drives it with 64 now.
+    zero = np.zeros((), np.float32)
+    y = np.array([0.3, -0.2, 0.5, -0.6], np.float32)
+    target = vi.from_log_density(log_density, {"a": zero, "b": zero}, y)
+    key = jr.key(9)
+    like = vi.fit(target, vi.Auto(), key=key, max_steps=0, progress=False)
+    fit = vi.load(SAVED / "auto.npz", like=like)
+    assert fit.num_steps == 20
+    x = fit.state.paths.x
+    assert x.dtype == np.float64
+    assert np.array_equal(x, x.astype(np.float32))
+    fit = fit.resume(progress=False)
+    assert fit.result == vi.RESULTS.converged
+    whole = vi.fit(target, key=jr.key(0), progress=False)
+    draws = [f.draw(8_000, key=jr.key(1)).x for f in (fit, whole)]
+    means = [np.mean(x, axis=0) for x in draws]
+    stds = [np.std(x, axis=0) for x in draws]
+    assert np.all(np.abs(means[0] - means[1]) < 0.1 * stds[1])
+    assert np.all(np.abs(np.log(stds[0] / stds[1])) < 0.1)

@@ -8,7 +8,7 @@ from .._draws.diagnosis import diagnose, Diagnosis
 from .._draws.importance_correction import proposed
 from .._draws.psis import NUM_DRAWS
 from .._family.base import AbstractFamily
-from .._target.target import Target
+from .._target.probe import HostProbe
 
 
 # Weights that are worse than this are worth a flow.
@@ -20,10 +20,10 @@ _SEEN = 100
 _MOST_HEAVY_DIM = 15
 
 
-def judge(proposal: AbstractFamily, target: Target, key: Key) -> Diagnosis | None:
+def judge(proposal: AbstractFamily, probe: HostProbe, key: Key) -> Diagnosis | None:
     """The diagnosis of a proposal, or `None` if nothing can be drawn there."""
     try:
-        return diagnose(proposed(proposal, target, NUM_DRAWS, key))
+        return diagnose(proposed(proposal, probe, NUM_DRAWS, key))
     except ValueError:
         return None
 

@@ -2,17 +2,13 @@
 
 from typing import NamedTuple
 
-import equinox as eqx
-import jax.numpy as jnp
-import jax.scipy.linalg as jsl
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
-from .._custom_types import Point
+from .._arrays import choose, namespace, one_by_one, put, solve_lower
+from .._custom_types import AnyArray
 from .._family.full_rank import FullRank
 from .._family.mixture import Mixture
-from .._linalg import one_by_one
-from .._misc import tree_where
 
 
 # The most modes that are looked into.
@@ -28,17 +24,18 @@ _SMALLEST_WEIGHT = 0.05
 class Gaussians(NamedTuple):
     """Some Gaussians and their ELBO, which is minus infinity where there is none."""
 
-    loc: Float[Array, "count dim"]
-    tril: Float[Array, "count dim dim"]
-    elbo: Float[Array, " count"]
+    loc: Float[AnyArray, "count dim"]
+    tril: Float[AnyArray, "count dim dim"]
+    elbo: Float[AnyArray, " count"]
 
 
-def no_gaussians(count: int, loc: Point) -> Gaussians:
+def no_gaussians(count: int, loc: Float[AnyArray, " dim"]) -> Gaussians:
     """Room for some, of the dimension and dtype of `loc`."""
+    xp = namespace(loc)
     return Gaussians(
-        jnp.zeros((count, loc.size), loc.dtype),
-        jnp.zeros((count, loc.size, loc.size), loc.dtype),
-        jnp.full(count, -jnp.inf, loc.dtype),
+        xp.zeros((count, loc.size), loc.dtype),
+        xp.zeros((count, loc.size, loc.size), loc.dtype),
+        xp.full(count, -xp.inf, loc.dtype),
     )
 
 
@@ -46,63 +43,71 @@ class Modes(NamedTuple):
     """Gaussians at the modes found so far, how many, and how often one was met again."""
 
     gaussians: Gaussians
-    num_modes: Int[Array, ""]
-    num_merged: Int[Array, ""]
+    num_modes: Int[AnyArray, ""]
+    num_merged: Int[AnyArray, ""]
 
     @property
-    def known(self) -> Bool[Array, " modes"]:
+    def known(self) -> Bool[AnyArray, " modes"]:
         """Which of the places hold a mode."""
-        return jnp.arange(_MAX_MODES, dtype=jnp.int32) < self.num_modes
+        xp = namespace(self.gaussians.loc)
+        return xp.arange(_MAX_MODES, dtype=xp.int32) < self.num_modes
 
     @property
-    def wants_more(self) -> Bool[Array, ""]:
+    def wants_more(self) -> Bool[AnyArray, ""]:
         """Whether another one may be looked for."""
         return (self.num_modes < _MAX_MODES) & (self.num_merged < _MAX_MERGED)
 
     def coordinates(
-        self, x: Float[Array, "points dim"]
-    ) -> Float[Array, "modes points dim"]:
+        self, x: Float[AnyArray, "points dim"]
+    ) -> Float[AnyArray, "modes points dim"]:
         """Points where each mode has mean zero and unit covariance."""
 
         def one(mode):
             loc, tril = mode
-            return jsl.solve_triangular(tril, (x - loc[None]).T, lower=True).T
+            return solve_lower(tril, (x - loc[None]).T).T
 
         return one_by_one(one, (self.gaussians.loc, self._trils()))
 
-    def _squared_distances(self, x: Point) -> Float[Array, " modes"]:
-        return jnp.sum(self.coordinates(x[None])[:, 0] ** 2, axis=1)
+    def _squared_distances(
+        self, x: Float[AnyArray, "points dim"]
+    ) -> Float[AnyArray, "modes points"]:
+        return namespace(x).sum(self.coordinates(x) ** 2, axis=2)
 
-    def _trils(self) -> Float[Array, "modes dim dim"]:
+    def _trils(self) -> Float[AnyArray, "modes dim dim"]:
         tril = self.gaussians.tril
-        eye = jnp.eye(tril.shape[1], dtype=tril.dtype)
-        return jnp.where(self.known[:, None, None], tril, eye)
+        xp = namespace(tril)
+        eye = xp.eye(tril.shape[1], dtype=tril.dtype)
+        return xp.where(self.known[:, None, None], tril, eye)
 
-    def is_near(self, x: Point) -> Bool[Array, ""]:
-        """Whether a point is where some mode has its mass."""
-        dim = x.size
+    def are_near(self, x: Float[AnyArray, "points dim"]) -> Bool[AnyArray, " points"]:
+        """Which of some points are where a mode has its mass."""
+        xp, dim = namespace(x), x.shape[1]
         near = self._squared_distances(x) < dim + 4 * (2 * dim) ** 0.5 + 8
-        return jnp.any(near & self.known)
+        return xp.any(near & self.known[:, None], axis=0)
 
-    def is_another(self, x: Point, score: Point) -> Bool[Array, ""]:
-        """Whether a point is at rest, in the scale of a mode, and near none."""
-        pull = jnp.sum(jnp.einsum("kji,j->ki", self._trils(), score) ** 2, axis=1)
+    def are_others(
+        self, x: Float[AnyArray, "points dim"], score: Float[AnyArray, "points dim"]
+    ) -> Bool[AnyArray, " points"]:
+        """Which of some points are at rest, in the scale of a mode, and near none."""
+        xp = namespace(x)
+        pull = xp.sum(xp.einsum("kji,nj->kni", self._trils(), score) ** 2, axis=2)
         at_rest = pull < 1 + 1e-3 * self._squared_distances(x)
-        return jnp.any(at_rest & self.known) & ~self.is_near(x)
+        return xp.any(at_rest & self.known[:, None], axis=0) & ~self.are_near(x)
 
-    def including(self, loc: Point, tril: Array, elbo: Array) -> "Modes":
+    def including(self, loc: AnyArray, tril: AnyArray, elbo: AnyArray) -> "Modes":
         """With one more, unless it is near a known one."""
-        place, old = jnp.minimum(self.num_modes, _MAX_MODES - 1), self.gaussians
+        xp, old = namespace(loc), self.gaussians
+        place = xp.minimum(self.num_modes, _MAX_MODES - 1)
         added = Gaussians(
-            old.loc.at[place].set(loc),
-            old.tril.at[place].set(tril),
-            old.elbo.at[place].set(elbo),
+            put(old.loc, place, loc),
+            put(old.tril, place, tril),
+            put(old.elbo, place, elbo),
         )
-        is_new = ~self.is_near(loc)
+        is_new = ~self.are_near(loc[None])[0]
         return Modes(
-            tree_where(is_new, added, old),
-            self.num_modes + is_new.astype(jnp.int32),
-            self.num_merged + (~is_new).astype(jnp.int32),
+            choose(is_new, added, old),
+            self.num_modes + is_new.astype(xp.int32),
+            self.num_merged + (~is_new).astype(xp.int32),
         )
 
     def weighty(self) -> tuple[np.ndarray, np.ndarray]:
@@ -116,16 +121,15 @@ class Modes(NamedTuple):
         return kept, np.maximum(weights, _SMALLEST_WEIGHT)
 
 
-def no_modes(loc: Point) -> Modes:
+def no_modes(loc: Float[AnyArray, " dim"]) -> Modes:
     """None found yet."""
-    zero = jnp.zeros((), jnp.int32)
+    zero = namespace(loc).zeros((), np.int32)
     return Modes(no_gaussians(_MAX_MODES, loc), zero, zero)
 
 
-@eqx.filter_jit
 def as_mixture(
-    gaussians: Gaussians, kept: tuple[int, ...], weights: np.ndarray | Array
+    gaussians: Gaussians, kept: tuple[int, ...], weights: np.ndarray, dtype: np.dtype
 ) -> Mixture:
-    """Those of the numbers `kept`, as a family."""
-    parts = [FullRank(gaussians.loc[i], gaussians.tril[i]) for i in kept]
-    return Mixture(parts, weights)
+    """Those of the numbers `kept`, as a family. (On the host.)"""
+    loc, tril = np.asarray(gaussians.loc, dtype), np.asarray(gaussians.tril, dtype)
+    return Mixture([FullRank(loc[i], tril[i]) for i in kept], weights)

@@ -1,13 +1,12 @@
 """Where the default's second stage begins, in the coordinates of the first."""
 
-from typing import Any
-
 import equinox as eqx
-import jax
 import jax.numpy as jnp
+import numpy as np
 
 from .._custom_types import Key
 from .._family.affine import Affine
+from .._family.base import wide_tril
 from .._family.coupling import Coupling
 from .._family.full_rank import FullRank
 from .._family.mean_field import MeanField
@@ -21,11 +20,11 @@ _ROWS_PER_COORDINATE = 20
 _MOST_BATCHES, _MOST_ROWS = 20, 5_000
 
 
-@jax.jit
-def flow_from(family: FullRank, key: Any) -> Affine:
-    """A small flow that is still the Gaussian."""
-    normal = MeanField(jnp.zeros_like(family.loc), scale=1.0)
-    return Affine(Coupling(normal, key=key), family.loc, family.tril)
+def flow_from(family: FullRank, key: Key) -> Affine:
+    """A small flow that is still the Gaussian. (On the host.)"""
+    loc = np.zeros(family.loc.shape, family.loc.dtype)
+    normal = MeanField(loc, scale=1.0)
+    return Affine(Coupling(normal, key=key), family.loc, wide_tril(family))
 
 
 @eqx.filter_jit

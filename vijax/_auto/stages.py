@@ -2,22 +2,20 @@
 
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
-import jax.lax as lax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
-from .._custom_types import Point
+from .._arrays import choose, cond, is_numpy, namespace, put, switch
+from .._custom_types import AnyArray
 from .._linalg import gaussian_log_prob, index_of_largest, mirrored, where_rows
-from .._misc import lenient_promotion, tree_where
 from .._solver import natural_gradient, quasi_newton
 from .._target.probe import Probes
 from .modes import Gaussians, Modes, no_gaussians, no_modes
 
 
-SEARCH, CHECK, ASCEND, DONE = range(4)
+# After the last one comes what `vi.fit` decides: whether a flow follows.
+SEARCH, CHECK, ASCEND, DONE, SETTLED = range(5)
 
 # Draws that estimate the ELBO of each path's Gaussian.
 _CHECK_DRAWS = 8
@@ -32,18 +30,18 @@ _ENDLESS = 1e12
 class AutoState(NamedTuple):
     """The state of [`vijax.Auto`][]."""
 
-    stage: Int[Array, ""]
+    stage: Int[AnyArray, ""]
     paths: quasi_newton.Paths
     candidate: Gaussians
     best: Gaussians
-    next_check: Int[Array, ""]
+    next_check: Int[AnyArray, ""]
     ascent: natural_gradient.Ascent
     modes: Modes
-    tried: Bool[Array, " paths"]
-    num_evaluations: Int[Array, ""]
-    loss: Float[Array, ""]
+    tried: Bool[AnyArray, " paths"]
+    num_evaluations: Int[AnyArray, ""]
+    loss: Float[AnyArray, ""]
     # Whether draws take heavier tails for their weights, which `vi.fit` finds out.
-    heavier: Bool[Array, ""]
+    heavier: Bool[AnyArray, ""]
 
 
 def num_lanes(num_starts: int) -> int:
@@ -51,59 +49,65 @@ def num_lanes(num_starts: int) -> int:
     return max(num_starts * _CHECK_DRAWS, natural_gradient.BATCH)
 
 
-def begin(half: Array, loc: Point, tril: Array, num_starts: int) -> AutoState:
+def begin(half: AnyArray, loc: AnyArray, tril: AnyArray, num_starts: int) -> AutoState:
     """The state before the first step, from half of the base noise."""
-    nobody = no_gaussians(num_starts, loc)
+    xp, nobody = namespace(loc), no_gaussians(num_starts, loc)
     return AutoState(
-        stage=jnp.full((), SEARCH, jnp.int32),
+        stage=xp.full((), SEARCH, xp.int32),
         paths=quasi_newton.begin(loc, spread_starts(mirrored(half), num_starts)),
         candidate=nobody,
         best=nobody,
-        next_check=jnp.full((), 2, jnp.int32),
+        next_check=xp.full((), 2, xp.int32),
         ascent=natural_gradient.begin(loc, tril),
         modes=no_modes(loc),
-        tried=jnp.zeros(num_starts, bool),
-        num_evaluations=jnp.zeros((), jnp.int32),
-        loss=jnp.full((), jnp.inf, loc.dtype),
-        heavier=jnp.array(False),
+        tried=xp.zeros(num_starts, bool),
+        num_evaluations=xp.zeros((), xp.int32),
+        loss=xp.full((), xp.inf, loc.dtype),
+        heavier=xp.array(False),
     )
 
 
-def ask(half: Array, state: AutoState) -> tuple[Array, Int[Array, ""]]:
+def ask(half: AnyArray, state: AutoState) -> tuple[AnyArray, AnyArray | int]:
     """The points to evaluate next, and how many of them count.
 
     `half` is base noise; its mirror images are the other half.
     """
-    stages = [_ask_search, _ask_check, _ask_ascend, _ask_nothing]
+    stages = [_ask_search, _ask_check, _ask_ascend, _ask_nothing, _ask_nothing]
 
     def padded(stage):
         def run(half, state):
             x = stage(half, state)
+            if is_numpy(x):
+                return x, len(x)
             pad = num_lanes(state.tried.size) - len(x)
-            return jnp.pad(x, ((0, pad), (0, 0))), jnp.int32(len(x))
+            xp = namespace(x)
+            return xp.pad(x, ((0, pad), (0, 0))), xp.int32(len(x))
 
         return run
 
-    return lax.switch(state.stage, [padded(stage) for stage in stages], half, state)
+    return switch(state.stage, [padded(stage) for stage in stages], half, state)
 
 
-def tell(half: Array, state: AutoState, probes: Probes) -> AutoState:
+def tell(half: AnyArray, state: AutoState, probes: Probes) -> AutoState:
     """The state after seeing the target at these points."""
-    stages = [_tell_search, _tell_check, _tell_ascend, lambda half, state, probes: state]
-    return lax.switch(state.stage, stages, half, state, probes)
+    nothing = lambda half, state, probes: state
+    stages = [_tell_search, _tell_check, _tell_ascend, nothing, nothing]
+    return switch(state.stage, stages, half, state, probes)
 
 
 def finish(state: AutoState) -> AutoState:
     """Nothing is left to do."""
-    return state._replace(stage=jnp.full((), DONE, jnp.int32))
+    return state._replace(stage=namespace(state.stage).full((), DONE, np.int32))
 
 
-def best_gaussian(loc: Point, tril: Array, state: AutoState) -> tuple[Point, Array]:
+def best_gaussian(
+    loc: AnyArray, tril: AnyArray, state: AutoState
+) -> tuple[AnyArray, AnyArray]:
     """The best Gaussian so far: of a mode, else of the ascent, else of a path, else the
     one that is given."""
-    path = index_of_largest(state.best.elbo)
+    xp, path = namespace(state.stage), index_of_largest(state.best.elbo)
     mode = index_of_largest(state.modes.gaussians.elbo)
-    searched = jnp.isfinite(state.best.elbo[path])
+    searched = xp.isfinite(state.best.elbo[path])
     climbing = state.stage == ASCEND
     settled = state.modes.num_modes > 0
     chosen = loc, tril
@@ -112,138 +116,139 @@ def best_gaussian(loc: Point, tril: Array, state: AutoState) -> tuple[Point, Arr
         (climbing, (state.ascent.loc, state.ascent.tril)),
         (settled, (state.modes.gaussians.loc[mode], state.modes.gaussians.tril[mode])),
     ):
-        chosen = tree_where(holds, gaussian, chosen)
+        chosen = choose(holds, gaussian, chosen)
     return chosen
 
 
-@eqx.filter_jit
-def agreement(state: AutoState) -> tuple[Int[Array, ""], Int[Array, ""]]:
-    """How many paths came to rest at a mode that was kept, and how many elsewhere."""
-    with lenient_promotion():
-        ended, same = state.paths.converged, _ends_as_tried(state)
-        near = jax.vmap(state.modes.is_near)(state.paths.x)
-        another = jax.vmap(state.modes.is_another)(state.paths.x, state.paths.score)
-        return jnp.sum(ended & (near | same)), jnp.sum(ended & another & ~same)
+def agreement(state: AutoState) -> tuple[int, int]:
+    """How many paths came to rest at a mode that was kept, and how many elsewhere. (On
+    the host.)"""
+    state = jax.tree.map(np.asarray, state)
+    x, ended, same = state.paths.x, state.paths.converged, _ends_as_tried(state)
+    near = state.modes.are_near(x)
+    another = state.modes.are_others(x, state.paths.score)
+    return int(np.sum(ended & (near | same))), int(np.sum(ended & another & ~same))
 
 
-def _ends_as_tried(state: AutoState) -> Bool[Array, " paths"]:
+def _ends_as_tried(state: AutoState) -> Bool[AnyArray, " paths"]:
     """Which paths ended at an optimum that an ascent has begun from. (It need not be near
     the mass: the optimum of a hierarchical model is not.)"""
-    z = state.modes.coordinates(state.paths.x)
-    gaps = jnp.sum((z[:, :, None] - z[:, None, :]) ** 2, axis=3)
+    xp, z = namespace(state.paths.x), state.modes.coordinates(state.paths.x)
+    gaps = xp.sum((z[:, :, None] - z[:, None, :]) ** 2, axis=3)
     close = (gaps < state.ascent.loc.size) & state.modes.known[:, None, None]
-    level = jnp.abs(state.paths.log_p[:, None] - state.paths.log_p) < _SAME
-    return jnp.any(jnp.any(close, axis=0) & level & state.tried, axis=1)
+    level = xp.abs(state.paths.log_p[:, None] - state.paths.log_p) < _SAME
+    return xp.any(xp.any(close, axis=0) & level & state.tried, axis=1)
 
 
-def spread_starts(noise: Array, count: int) -> Array:
+def spread_starts(noise: AnyArray, count: int) -> AnyArray:
     """Starting points from the first draws: uniform in (-2, 2), and every fourth in a
     wider range, for modes that hide behind a nearer one."""
-    width = jnp.asarray(np.where(np.arange(count) % 4 == 3, 8.0, 2.0), noise.dtype)
-    return width[:, None] * lax.erf(noise[:count] / np.sqrt(2).astype(noise.dtype))
+    factor = np.where(np.arange(count) % 4 == 3, 4.0, 1.0).astype(noise.dtype)
+    return factor[:, None] * quasi_newton.uniform_starts(noise[:count])
 
 
-def _pairs(half: Array, count: int) -> Array:
+def _pairs(half: AnyArray, count: int) -> AnyArray:
     return mirrored(half[: count // 2])
 
 
-def _ask_search(half: Array, state: AutoState) -> Array:
+def _ask_search(half: AnyArray, state: AutoState) -> AnyArray:
     del half
     return quasi_newton.ask(state.paths)
 
 
-def _ask_check(half: Array, state: AutoState) -> Array:
+def _ask_check(half: AnyArray, state: AutoState) -> AnyArray:
     e = _pairs(half, _CHECK_DRAWS)
-    steps = jnp.einsum("kij,sj->ksi", state.candidate.tril, e)
+    steps = namespace(e).einsum("kij,sj->ksi", state.candidate.tril, e)
     return (state.candidate.loc[:, None, :] + steps).reshape(-1, e.shape[1])
 
 
-def _ask_ascend(half: Array, state: AutoState) -> Array:
+def _ask_ascend(half: AnyArray, state: AutoState) -> AnyArray:
     return natural_gradient.ask(_pairs(half, natural_gradient.BATCH), state.ascent)
 
 
-def _ask_nothing(half: Array, state: AutoState) -> Array:
-    return jnp.zeros((0, state.ascent.loc.size), half.dtype)
+def _ask_nothing(half: AnyArray, state: AutoState) -> AnyArray:
+    return namespace(half).zeros((0, state.ascent.loc.size), half.dtype)
 
 
-def _tell_search(half: Array, state: AutoState, probes: Probes) -> AutoState:
-    count = state.tried.size
+def _tell_search(half: AnyArray, state: AutoState, probes: Probes) -> AutoState:
+    xp, count = namespace(half), state.tried.size
     others = spread_starts(mirrored(half), count)
-    paths = quasi_newton.tell(others, state.paths, probes[:count])
-    over = jnp.all(paths.done)
+    paths = quasi_newton.tell(others, state.paths, probes.first(count))
+    over = xp.all(paths.done)
     due = over | (paths.num_steps >= state.next_check)
-    known = jnp.isfinite(jnp.max(state.best.elbo))
+    known = xp.isfinite(xp.max(state.best.elbo))
 
     def propose() -> Gaussians:
         loc, tril = quasi_newton.gaussians(paths)
         return Gaussians(loc, tril, state.candidate.elbo)
 
-    later = (1.4 * state.next_check + 1).astype(jnp.int32)
+    later = (1.4 * state.next_check + 1).astype(xp.int32)
     return state._replace(
-        stage=jnp.where(due, CHECK, SEARCH).astype(jnp.int32),
+        stage=xp.where(due, CHECK, SEARCH).astype(xp.int32),
         paths=paths,
-        candidate=lax.cond(due, propose, lambda: state.candidate),
-        next_check=jnp.where(due, later, state.next_check),
-        loss=jnp.where(known, state.loss, -jnp.max(paths.log_p)),
+        candidate=cond(due, propose, lambda: state.candidate),
+        next_check=xp.where(due, later, state.next_check),
+        loss=xp.where(known, state.loss, -xp.max(paths.log_p)),
     )
 
 
-def _tell_check(half: Array, state: AutoState, probes: Probes) -> AutoState:
-    e, tril = _pairs(half, _CHECK_DRAWS), state.candidate.tril
-    log_q = jax.vmap(lambda tril: gaussian_log_prob(tril, e))(tril)
+def _tell_check(half: AnyArray, state: AutoState, probes: Probes) -> AutoState:
+    xp, e = namespace(half), _pairs(half, _CHECK_DRAWS)
+    log_q = gaussian_log_prob(state.candidate.tril, e)
     log_p = probes.log_p[: log_q.size].reshape(log_q.shape)
-    new = state.candidate._replace(elbo=jnp.mean(log_p - log_q, axis=1))
+    new = state.candidate._replace(elbo=xp.mean(log_p - log_q, axis=1))
     # NaN is not better than anything.
     best = where_rows(new.elbo > state.best.elbo, new, state.best)
-    top = jnp.max(best.elbo)
+    top = xp.max(best.elbo)
     first = index_of_largest(best.elbo)
     state = state._replace(
-        stage=jnp.full((), SEARCH, jnp.int32),
+        stage=xp.full((), SEARCH, xp.int32),
         best=best,
-        loss=jnp.where(jnp.isfinite(top), -top, state.loss),
+        loss=xp.where(xp.isfinite(top), -top, state.loss),
     )
-    over = jnp.all(state.paths.done)
-    return lax.cond(over, lambda s: _ascend_from(s, first), lambda s: s, state)
+    over = xp.all(state.paths.done)
+    return cond(over, lambda s: _ascend_from(s, first), lambda s: s, state)
 
 
-def _ascend_from(state: AutoState, path: Int[Array, ""]) -> AutoState:
-    found = jnp.isfinite(state.best.elbo[path])
+def _ascend_from(state: AutoState, path: Int[AnyArray, ""]) -> AutoState:
+    xp = namespace(state.best.elbo)
+    found = xp.isfinite(state.best.elbo[path])
     dim, dtype = state.ascent.loc.size, state.ascent.loc.dtype
     # Without any finite ELBO, a small Gaussian at the end of the path.
-    loc = jnp.where(found, state.best.loc[path], state.paths.x[path])
-    small = 0.01 * jnp.eye(dim, dtype=dtype)
-    tril = jnp.where(found, state.best.tril[path], small)
+    loc = xp.where(found, state.best.loc[path], state.paths.x[path])
+    small = 0.01 * xp.eye(dim, dtype=dtype)
+    tril = xp.where(found, state.best.tril[path], small)
     return state._replace(
-        stage=jnp.full((), ASCEND, jnp.int32),
+        stage=xp.full((), ASCEND, xp.int32),
         ascent=natural_gradient.begin(loc, tril),
-        tried=state.tried.at[path].set(True),
+        tried=put(state.tried, path, True),
     )
 
 
-def _tell_ascend(half: Array, state: AutoState, probes: Probes) -> AutoState:
-    e = _pairs(half, natural_gradient.BATCH)
-    probes = probes[: len(e)]
+def _tell_ascend(half: AnyArray, state: AutoState, probes: Probes) -> AutoState:
+    xp, e = namespace(half), _pairs(half, natural_gradient.BATCH)
+    probes = probes.first(len(e))
     ascent = natural_gradient.tell(e, state.ascent, probes)
     elbo = natural_gradient.batch_elbo(e, state.ascent, probes)
-    loss = jnp.where(jnp.isfinite(elbo), -elbo, state.loss).astype(elbo.dtype)
+    loss = xp.where(xp.isfinite(elbo), -elbo, state.loss).astype(elbo.dtype)
     # Where the density does not fall, the Gaussian grows and grows: a failed step.
-    endless = jnp.max(jnp.abs(ascent.tril)) > _ENDLESS
-    state = state._replace(ascent=ascent, loss=jnp.where(endless, jnp.nan, loss))
-    return lax.cond(ascent.done, _settle, lambda state: state, state)
+    endless = xp.max(xp.abs(ascent.tril)) > _ENDLESS
+    state = state._replace(ascent=ascent, loss=xp.where(endless, xp.nan, loss))
+    return cond(ascent.done, _settle, lambda state: state, state)
 
 
 def _settle(state: AutoState) -> AutoState:
     """Keep the Gaussian that was reached, and look for an end that is no part of it."""
-    ascent, paths = state.ascent, state.paths
+    xp, ascent, paths = namespace(state.stage), state.ascent, state.paths
     modes = state.modes.including(ascent.loc, ascent.tril, ascent.last.found.elbo)
-    best_elbo = jnp.max(jnp.where(state.tried, state.best.elbo, -jnp.inf))
-    best_log_p = jnp.max(jnp.where(state.tried, paths.log_p, -jnp.inf))
+    best_elbo = xp.max(xp.where(state.tried, state.best.elbo, -xp.inf))
+    best_log_p = xp.max(xp.where(state.tried, paths.log_p, -xp.inf))
     weighty = state.best.elbo > best_elbo - _NEGLIGIBLE
     weighty &= paths.log_p > best_log_p - _NEGLIGIBLE - ascent.loc.size
     # A path that never came to rest, as on a ridge without an end, has no mode.
     left = ~state.tried & paths.converged & weighty
-    left &= jax.vmap(modes.is_another)(paths.x, paths.score) & modes.wants_more
+    left &= modes.are_others(paths.x, paths.score) & modes.wants_more
     state = state._replace(modes=modes)
     left &= ~_ends_as_tried(state)
-    path = index_of_largest(jnp.where(left, state.best.elbo, -jnp.inf))
-    return lax.cond(jnp.any(left), lambda s: _ascend_from(s, path), finish, state)
+    path = index_of_largest(xp.where(left, state.best.elbo, -xp.inf))
+    return cond(xp.any(left), lambda s: _ascend_from(s, path), finish, state)

@@ -3,12 +3,23 @@
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.random as jr
-from jaxtyping import Array
+import numpy as np
+from jaxtyping import Array, Float
 
 from .._custom_types import Key, Point
 from .._family.base import AbstractFamily, check_family
-from .._misc import as_key, as_whole, map_in_batches, tree_size
+from .._misc import (
+    as_key,
+    as_whole,
+    float_dtype,
+    is_traced,
+    map_in_batches,
+    Seed,
+    tree_size,
+)
+from .._target.probe import HostProbe
 from .._target.target import check_target, Target
 from .draws import Draws
 
@@ -16,6 +27,8 @@ from .draws import Draws
 # With 16,384 draws of a mixture side by side, threads of XLA's CPU runtime were seen to
 # wait for each other for ever.
 _SIDE_BY_SIDE = 4_096
+# Families without a form in NumPy are drawn from in blocks of so many.
+_BLOCK = 512
 
 
 @eqx.filter_jit
@@ -29,6 +42,29 @@ def _draw(family: AbstractFamily, target: Target, num_draws: int, key: Key):
 
     keys = jr.split(key, num_draws)
     return map_in_batches(one, keys, tree_size(target.data), _SIDE_BY_SIDE)
+
+
+@eqx.filter_jit
+def _sample(family: AbstractFamily, key: Key, number: Array):
+    def one(key: Key) -> tuple[Point, Array | None]:
+        if family.has_density:
+            return family.sample_and_log_prob(key)
+        return family.sample(key), None
+
+    return jax.vmap(one)(jr.split(jr.fold_in(key, number), _BLOCK))
+
+
+def sampled(
+    family: AbstractFamily, num_draws: int, key: Key
+) -> tuple[Float[np.ndarray, "draws dim"], Float[np.ndarray, " draws"] | None]:
+    """Draws on the host, and the log density of the family there, if it has one."""
+    on_host = family.on_host()
+    if on_host is not None:
+        return on_host.draw(Seed(key).generator(), num_draws)
+    blocks = range(-(-num_draws // _BLOCK))
+    parts = [_sample(family, key, np.int32(i)) for i in blocks]  # pyright: ignore[reportArgumentType]
+    together = lambda *leaves: np.concatenate(leaves)[:num_draws].astype(np.float64)
+    return jax.tree.map(together, *parts)
 
 
 def draw(
@@ -75,8 +111,27 @@ def draw(
     check_dimensions(family, target)
     if origin is not None and not isinstance(origin, dict):
         raise ValueError(f"`origin` must be a dictionary, but it is {origin!r}.")
-    x, log_q, log_p = _draw(family, target, num_draws, key)
-    return Draws(x, log_q, log_p, target, {} if origin is None else origin)
+    origin = {} if origin is None else origin
+    if is_traced(family, target, key):
+        x, log_q, log_p = _draw(family, target, num_draws, key)
+        return Draws(x, log_q, log_p, target, origin)
+    return drawn(family, HostProbe(target), num_draws, key, origin)
+
+
+def drawn(
+    family: AbstractFamily,
+    probe: HostProbe,
+    num_draws: int,
+    key: Key,
+    origin: dict[str, Any],
+) -> Draws:
+    """Draws on the host, where the probe evaluates the target."""
+    x, log_q = sampled(family, num_draws, key)
+    dtype = float_dtype(family)
+    _, log_p, _ = probe.raw(x)
+    narrow = lambda array: None if array is None else array.astype(dtype)
+    x, log_q, log_p = jax.device_put(tuple(map(narrow, (x, log_q, log_p))))
+    return Draws(x, log_q, log_p, probe.target, origin)
 
 
 def check_dimensions(family: AbstractFamily, target: Target) -> None:

@@ -15,7 +15,9 @@ from .._misc import (
     as_names,
     as_whole,
     check_function,
+    is_traced,
     listed,
+    Seed,
     shapes_in_words,
 )
 from .._target.target import Target
@@ -276,27 +278,24 @@ class Draws(eqx.Module):
         return chosen_draws(key, source, log_weights, count, choose)
 
 
-@eqx.filter_jit
-def _chosen(
-    key: Key, log_weights: Float[Array, " draws"], rows: Any, num: int, choose: Callable
-) -> Any:
-    places = choose(key, log_weights, num)
-    return jax.tree.map(lambda leaf: leaf[places], rows)
-
-
 def chosen_draws(
     key: Key, draws: Draws, log_weights: np.ndarray, num_draws: int, choose: Callable
 ) -> Draws:
     """Draws that `choose(key, log_weights, num_draws)` picks from others."""
-    weights = jax.device_put(log_weights.astype(draws.log_p.dtype))
-    x, log_p = _chosen(key, weights, (draws.x, draws.log_p), num_draws, choose)
+    places = choose(Seed(key).generator(), log_weights, num_draws)
+    x, log_p = jax.device_put(
+        (np.asarray(draws.x)[places], np.asarray(draws.log_p)[places])
+    )
     origin = draws.origin | {"resampled": True}
     return Draws(x, None, log_p, draws.target, origin, draws)
 
 
-@eqx.filter_jit
 def _difference(x: Array, y: Array) -> Array:
-    return x - y
+    if is_traced(x, y):
+        return x - y
+    # On the host, where it compiles nothing.
+    with np.errstate(invalid="ignore"):
+        return jax.device_put(np.asarray(x) - np.asarray(y))
 
 
 def check_draws(draws: Any) -> None:

@@ -4,13 +4,18 @@ from collections.abc import Callable
 
 import equinox as eqx
 import jax
+import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from .._custom_types import Data, Params
-from .._misc import map_in_batches, tree_size
+from .._custom_types import AnyArray, Data, Params
+from .._misc import is_traced, map_in_batches, num_side_by_side, tree_size
 from .._target.data import as_data
 from .._target.model import AbstractModel
 from .._target.target import Target
+
+
+# How many draws are looked at side by side.
+_BLOCK = 256
 
 
 def rebound(target: Target, data: Data) -> tuple[AbstractModel, Data]:
@@ -29,9 +34,23 @@ def log_likelihoods(model: AbstractModel, params: Params, data: Data) -> Params:
 
 
 @eqx.filter_jit
+def _constrained(target: Target, x: Float[AnyArray, "draws dim"]) -> Params:
+    return jax.vmap(target.constrain)(x)
+
+
 def constrained(target: Target, x: Float[Array, "draws dim"]) -> Params:
     """The named parameters at each draw."""
-    return jax.vmap(target.constrain)(x)
+    if is_traced(target, x):
+        return _constrained(target, x)
+    # In blocks of one size, so that the number of draws compiles nothing.
+    size = num_side_by_side(tree_size(target.data), _BLOCK)
+    rows, count = np.asarray(x), len(x)
+    parts = []
+    for start in range(0, count, size):
+        block = np.resize(rows[start : start + size], (size, rows.shape[1]))
+        parts.append(jax.tree.map(np.asarray, _constrained(target, block)))
+    together = lambda *leaves: np.concatenate(leaves)[:count]
+    return jax.device_put(jax.tree.map(together, *parts))
 
 
 @eqx.filter_jit

@@ -2,20 +2,16 @@
 
 from typing import NamedTuple
 
-import equinox as eqx
-import jax
-import jax.numpy as jnp
-import jax.random as jr
-import jax.scipy.linalg as jsl
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
-from .._custom_types import Key, Point
+from .._custom_types import Key
+from .._elliptical import Elliptical
 from .._family.base import AbstractFamily
 from .._family.full_rank import FullRank
 from .._linalg import equilibrated_cholesky
-from .._misc import lenient_promotion, map_in_batches, split_key, tree_size
-from .._target.target import Target
+from .._misc import Seed
+from .._target.probe import HostProbe
 
 
 # Trajectories of a quarter of the period that the target has where it is what the family
@@ -33,103 +29,98 @@ _NUM_TRIED = 32
 _DENSE_DIM = 1_000
 
 
-class Coordinates(NamedTuple):
-    """`x = loc + root z`; `root` is a matrix or a vector of scales."""
-
-    loc: Point
-    root: Float[Array, "dim dim"] | Float[Array, " dim"]
-
-    def inside(self, x: Point) -> Point:
-        """`z` of `x`."""
-        moved = x - self.loc
-        if self.root.ndim == 1:
-            return moved / self.root
-        return jsl.solve_triangular(self.root, moved, lower=True)
-
-    def outside(self, z: Point) -> Point:
-        """`x` of `z`."""
-        return self.loc + (self.root * z if self.root.ndim == 1 else self.root @ z)
-
-    def score(self, score: Point) -> Point:
-        """A gradient with respect to `z`, from one with respect to `x`."""
-        return self.root * score if self.root.ndim == 1 else self.root.T @ score
-
-
-def own_coordinates(family: AbstractFamily, x: Float[Array, "draws dim"]) -> Coordinates:
+def own_coordinates(
+    family: AbstractFamily, x: Float[np.ndarray, "draws dim"]
+) -> Elliptical:
     """Where the family has mean zero and unit covariance: by its own account, or by its
     draws'; unit variances where covariances are too many."""
     if isinstance(family, FullRank):
-        return Coordinates(family.loc, family.tril)
-    loc = jnp.mean(x, axis=0)
+        return family.on_host()
+    loc = np.mean(x, axis=0)
     if family.dim > _DENSE_DIM or len(x) < 2 * family.dim:
-        return Coordinates(loc, jnp.std(x, axis=0))
-    moved = x - loc[None]
-    return Coordinates(loc, equilibrated_cholesky(moved.T @ moved / len(x), 1e-5))
+        return Elliptical(loc, np.std(x, axis=0))
+    moved = x - loc
+    return Elliptical(loc, equilibrated_cholesky(moved.T @ moved / len(x), 1e-5))
 
 
 class Carried(NamedTuple):
     """Draws after the last trajectory, their log densities, and the part of the last
     trajectories' ends that was accepted."""
 
-    x: Float[Array, "draws dim"]
-    log_p: Float[Array, " draws"]
-    acceptance: Float[Array, ""]
+    x: Float[np.ndarray, "draws dim"]
+    log_p: Float[np.ndarray, " draws"]
+    acceptance: float
 
 
-@eqx.filter_jit
+class _Places(NamedTuple):
+    """Where the draws are in the family's coordinates, and the target there."""
+
+    z: Float[np.ndarray, "draws dim"]
+    log_p: Float[np.ndarray, " draws"]
+    score: Float[np.ndarray, "draws dim"]
+
+
+def _at(probe: HostProbe, coordinates: Elliptical, z: np.ndarray) -> _Places:
+    probes = probe(coordinates.outside(z))
+    return _Places(z, probes.log_p, coordinates.pulled(probes.score))
+
+
+def _trajectory(
+    probe: HostProbe,
+    coordinates: Elliptical,
+    start: _Places,
+    step: float,
+    generator: np.random.Generator,
+) -> tuple[_Places, np.ndarray]:
+    """The ends of leapfrog trajectories that were accepted, else their starts; and with
+    which probability each was."""
+    momentum = generator.standard_normal(start.z.shape)
+    energy = start.log_p - 0.5 * np.sum(momentum**2, axis=1)
+    end = start
+    for _ in range(int(np.ceil(_LENGTH / step))):
+        momentum = momentum + 0.5 * step * end.score
+        end = _at(probe, coordinates, end.z + step * momentum)
+        momentum = momentum + 0.5 * step * end.score
+    with np.errstate(all="ignore"):
+        gain = end.log_p - 0.5 * np.sum(momentum**2, axis=1) - energy
+        probability = np.nan_to_num(np.exp(np.minimum(gain, 0)))
+    accepted = generator.uniform(size=len(probability)) < probability
+    pick = lambda new, old: np.where(
+        accepted.reshape(-1, *[1] * (new.ndim - 1)), new, old
+    )
+    return _Places(*map(pick, end, start)), probability
+
+
 def _carry(
-    target: Target,
-    coordinates: Coordinates,
-    x: Float[Array, "draws dim"],
-    step: Float[Array, ""],
-    key: Key,
+    probe: HostProbe,
+    coordinates: Elliptical,
+    x: Float[np.ndarray, "draws dim"],
+    step: float,
+    generator: np.random.Generator,
 ) -> Carried:
-    from numpyro.infer.hmc import hmc
-
-    potential = lambda z: -target.log_density(coordinates.outside(z))
-
-    def one(start_and_key: tuple[Point, Key]) -> tuple[Point, Array, Array]:
-        start, key = start_and_key
-        begin, go_on = hmc(potential, algo="HMC")
-        state = begin(
-            coordinates.inside(start),
-            num_warmup=0,
-            step_size=step,  # pyright: ignore[reportArgumentType]  # Traced is fine.
-            trajectory_length=_LENGTH,
-            adapt_step_size=False,
-            adapt_mass_matrix=False,
-            rng_key=key,
-        )
-        last = jax.lax.fori_loop(0, NUM_TRAJECTORIES, lambda _, s: go_on(s), state)
-        return coordinates.outside(last.z), -last.potential_energy, last.accept_prob
-
-    size = tree_size(target.data) + x.shape[1]
-    with lenient_promotion():
-        carried = map_in_batches(one, (x, jr.split(key, len(x))), size)
-    return Carried(carried[0], carried[1], jnp.mean(carried[2]))
+    places, probability = _at(probe, coordinates, coordinates.inside(x)), np.zeros(1)
+    for _ in range(NUM_TRAJECTORIES):
+        places, probability = _trajectory(probe, coordinates, places, step, generator)
+    x = coordinates.outside(places.z)
+    return Carried(x, places.log_p, float(np.mean(probability)))
 
 
 def carried(
-    target: Target, family: AbstractFamily, x: Float[Array, "draws dim"], key: Key
+    probe: HostProbe,
+    family: AbstractFamily,
+    x: Float[np.ndarray, "draws dim"],
+    key: Key,
 ) -> Carried:
     """Draws of the family, moved by a few trajectories each.
 
     No divergence from the target grows by that, since the target's is what a trajectory
     leaves as it is (Cover and Thomas, *Elements of Information Theory*, section 4.4).
     """
-    try_key, key = split_key(key)
-    coordinates = _coordinates(family, x)
+    seed, coordinates = Seed(key), own_coordinates(family, x)
     step = _STEP * x.shape[1] ** -0.25
     for _ in range(_HALVINGS):
-        few = _carry(target, coordinates, x[:_NUM_TRIED], _as(step, x), try_key)
-        if float(few.acceptance) >= FEWEST_ACCEPTED:
+        few = _carry(probe, coordinates, x[:_NUM_TRIED], step, seed.generator(0))
+        if few.acceptance >= FEWEST_ACCEPTED:
             break
         step /= 2
-    return _carry(target, coordinates, x, _as(step, x), key)
-
-
-_coordinates = eqx.filter_jit(own_coordinates)
-
-
-def _as(number: float, x: Array) -> Array:
-    return jax.device_put(np.asarray(number, x.dtype))
+    return _carry(probe, coordinates, x, step, seed.generator(1))

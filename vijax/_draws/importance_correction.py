@@ -4,15 +4,15 @@ import warnings
 from typing import Any
 
 import equinox as eqx
+import jax
 import numpy as np
-from jaxtyping import Array
 
 from .._custom_types import Key
 from .._family.base import AbstractFamily
 from .._misc import split_key
-from .._target.target import Target
+from .._target.probe import HostProbe
 from .diagnosis import fewest_effective
-from .draw import draw
+from .draw import drawn
 from .draws import chosen_draws, Draws
 from .hamiltonian import carried, FEWEST_ACCEPTED
 from .psis import NUM_DRAWS, proposal_log_weights, smoothed
@@ -26,15 +26,17 @@ _FEWEST, _SMALLEST_PART = 50.0, 0.02
 _MOVING = 0.5
 
 
-def proposed(proposal: AbstractFamily, target: Target, num_draws: int, key: Key) -> Draws:
+def proposed(
+    proposal: AbstractFamily, probe: HostProbe, num_draws: int, key: Key
+) -> Draws:
     """Enough draws of a proposal to choose `num_draws` from by their weights."""
-    return draw(proposal, target, max(NUM_DRAWS, num_draws), key=key)
+    return drawn(proposal, probe, max(NUM_DRAWS, num_draws), key, {})
 
 
 def corrected(
     family: AbstractFamily,
     proposal: AbstractFamily,
-    target: Target,
+    probe: HostProbe,
     num_draws: int,
     key: Key,
     origin: dict[str, Any],
@@ -43,7 +45,8 @@ def corrected(
     these are too few, those of `family`, moved by Hamiltonian trajectories; plain ones of
     `family`, and a warning, where neither helps."""
     draw_key, choose_key = split_key(key)
-    draws = proposed(proposal, target, num_draws, draw_key)
+    target = probe.target
+    draws = proposed(proposal, probe, num_draws, draw_key)
     log_weights = proposal_log_weights(draws.log_p, draws.need_log_q())
     log_weights = smoothed(log_weights)[0]
     weights = np.exp(log_weights - np.max(log_weights))
@@ -51,12 +54,15 @@ def corrected(
     # NaN is not above anything.
     if not effective >= fewest_effective(target.dim) * len(draws):
         move_key, choose_key = split_key(choose_key)
-        plain = draw(family, target, num_draws, key=choose_key, origin=origin)
-        moved = carried(target, family, plain.x, move_key)
-        if float(moved.acceptance) >= FEWEST_ACCEPTED:
-            _warn_if_moving(plain.x, moved.x)
+        plain = drawn(family, probe, num_draws, choose_key, origin)
+        x = np.asarray(plain.x, np.float64)
+        moved = carried(probe, family, x, move_key)
+        if moved.acceptance >= FEWEST_ACCEPTED:
+            _warn_if_moving(x, moved.x)
             origin = origin | {"corrected": "trajectories"}
-            return Draws(moved.x, None, moved.log_p, target, origin)
+            narrow = lambda array: array.astype(plain.x.dtype)
+            x, log_p = jax.device_put((narrow(moved.x), narrow(moved.log_p)))
+            return Draws(x, None, log_p, target, origin)
         if not effective >= max(_FEWEST, _SMALLEST_PART * len(draws)):
             warnings.warn(
                 f"The importance weights of {len(draws)} draws are worth {effective:.1f} "
@@ -71,8 +77,7 @@ def corrected(
     return eqx.tree_at(lambda d: d.origin, chosen, origin | {"corrected": "importance"})
 
 
-def _warn_if_moving(before: Array, after: Array) -> None:
-    x, moved = np.asarray(before, np.float64), np.asarray(after, np.float64)
+def _warn_if_moving(x: np.ndarray, moved: np.ndarray) -> None:
     if len(x) < 2:
         return
     std = np.std(x, axis=0)

@@ -1,34 +1,31 @@
-"""Resampling: choosing among weighted draws."""
+"""Resampling: choosing among weighted draws, on the host."""
 
-import jax
-import jax.lax as lax
-import jax.numpy as jnp
-import jax.random as jr
-from jaxtyping import Array, Float, Int
-
-from .._custom_types import Key
+import numpy as np
+from jaxtyping import Float, Int
 
 
 def with_replacement(
-    key: Key, log_weights: Float[Array, " draws"], num_draws: int
-) -> Int[Array, " chosen"]:
+    generator: np.random.Generator,
+    log_weights: Float[np.ndarray, " draws"],
+    num_draws: int,
+) -> Int[np.ndarray, " chosen"]:
     """Systematic resampling: each draw is as likely as by independent choices, but there
     is less noise in what is computed from all of them.
 
     In random order, so that a part of them is a sample too.
     """
-    place_key, shuffle_key = jr.split(key)
-    ends = jnp.cumsum(jax.nn.softmax(log_weights))
-    start = jr.uniform(place_key, (), ends.dtype)
-    places = (jnp.arange(num_draws, dtype=ends.dtype) + start) / num_draws * ends[-1]
-    chosen = jnp.minimum(jnp.searchsorted(ends, places), log_weights.size - 1)
-    return jr.permutation(shuffle_key, chosen)
+    ends = np.cumsum(np.exp(log_weights - np.max(log_weights)))
+    places = (np.arange(num_draws) + generator.uniform()) / num_draws * ends[-1]
+    chosen = np.minimum(np.searchsorted(ends, places), log_weights.size - 1)
+    return generator.permutation(chosen)
 
 
 def without_replacement(
-    key: Key, log_weights: Float[Array, " draws"], num_draws: int
-) -> Int[Array, " chosen"]:
+    generator: np.random.Generator,
+    log_weights: Float[np.ndarray, " draws"],
+    num_draws: int,
+) -> Int[np.ndarray, " chosen"]:
     """The draws with the largest log weights after Gumbel noise (Efraimidis and Spirakis,
     2006)."""
-    noise = jr.gumbel(key, log_weights.shape, log_weights.dtype)
-    return lax.top_k(log_weights + noise, num_draws)[1]
+    noisy = log_weights + generator.gumbel(size=log_weights.size)
+    return np.argsort(-noisy, kind="stable")[:num_draws]

@@ -4,7 +4,16 @@ import jax.scipy.linalg as jsl
 from jaxtyping import Array, ArrayLike, Float, Scalar
 
 from .._custom_types import Key, Point
-from .base import AbstractFamily, check_family, check_loc, tril_parts, unit_tril
+from .._elliptical import AbstractHostDensity, seen_through
+from .base import (
+    AbstractFamily,
+    check_family,
+    check_loc,
+    tril_parts,
+    unit_tril,
+    wide,
+    wide_tril,
+)
 
 
 class Affine(AbstractFamily):
@@ -84,6 +93,12 @@ class Affine(AbstractFamily):
     @property
     def has_density(self) -> bool:
         return self.family.has_density
+
+    def on_host(self) -> AbstractHostDensity | None:
+        inner = self.family.on_host()
+        if inner is None:
+            return None
+        return seen_through(inner, wide(self.loc), wide_tril(self))
 
     def mirror(self, x: Point) -> Point:
         return self._out(self.family.mirror(self._in(x)))

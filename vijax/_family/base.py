@@ -4,11 +4,14 @@ import abc
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Scalar
 
-from .._custom_types import Key, Point
+from .._arrays import namespace
+from .._custom_types import AnyArray, Key, Point
+from .._elliptical import AbstractHostDensity
 from .._misc import as_numbers, is_traced
 
 
@@ -44,6 +47,9 @@ class AbstractFamily(eqx.Module):
         """Whether `log_prob` can be asked for. Bare particles have none."""
         return True
 
+    def on_host(self) -> AbstractHostDensity | None:
+        """The same in NumPy, which compiles nothing; `None` where it has no such form."""
+
     def mirror(self, x: Point) -> Point:
         """The image of a draw in the center of symmetry, where there is one: as likely a
         draw as `x`, and differentiable with it."""
@@ -68,14 +74,19 @@ def check_family(name: str, family: Any) -> None:
 
 def check_loc(loc: Any) -> Array:
     """`loc` as a vector of floating-point numbers."""
-    loc = jnp.asarray(as_numbers("loc", loc))
+    loc = as_numbers("loc", loc)
     if loc.ndim != 1 or loc.size == 0 or not jnp.issubdtype(loc.dtype, jnp.floating):
         raise ValueError(
             "`loc` must be a vector of floating-point numbers, one a coordinate, but it "
             f"has shape {loc.shape} and dtype {loc.dtype}. For one coordinate write "
             "e.g. `jnp.zeros(1)`."
         )
-    return loc
+    # Moves the numbers, and compiles nothing.
+    return loc if isinstance(loc, jax.Array) else jax.device_put(_canonical(loc))
+
+
+def _canonical(x: np.ndarray) -> np.ndarray:
+    return x.astype(jax.dtypes.canonicalize_dtype(x.dtype))
 
 
 def check_scale(scale: Any, dim: int, name: str = "scale") -> None:
@@ -107,31 +118,49 @@ def tril_parts(
     """
     loc, scale = check_loc(loc), as_numbers(name, scale)
     dim, shape = loc.size, scale.shape
+    # On the host nothing is compiled for it.
+    known = not is_traced(scale)
+    xp = np if known else jnp
+    done = jax.device_put if known else lambda parts: parts
     if len(shape) != 2:
         check_scale(scale, dim, name)
-        scale = jnp.asarray(scale, loc.dtype)
-        log_diag = jnp.broadcast_to(jnp.log(scale), loc.shape)
-        return loc, log_diag, jnp.zeros((dim, dim), loc.dtype)
+        scale = xp.asarray(scale, loc.dtype)
+        log_diag = xp.broadcast_to(xp.log(scale), loc.shape)
+        return loc, *done((log_diag, xp.zeros((dim, dim), loc.dtype)))
     if shape != (dim, dim):
         raise ValueError(
             f"`{name}` has shape {shape}, but a Cholesky factor for `loc` has shape "
             f"{(dim, dim)}."
         )
-    tril = jnp.asarray(scale, loc.dtype)
-    check_scale(jnp.diagonal(tril), dim, name)
-    if not is_traced(tril) and np.any(np.triu(tril, 1)):
+    tril = xp.asarray(scale, loc.dtype)
+    check_scale(xp.diagonal(tril), dim, name)
+    if known and np.any(np.triu(tril, 1)):
         raise ValueError(
             f"`{name}` has entries above its diagonal, but a Cholesky factor is lower "
             "triangular. Pass e.g. `jnp.linalg.cholesky(covariance)`."
         )
-    diagonal = jnp.diagonal(tril)
-    return loc, jnp.log(diagonal), jnp.tril(tril / diagonal[:, None], -1)
+    diagonal = xp.diagonal(tril)
+    below = xp.tril(tril / diagonal[:, None], -1)
+    return loc, *done((xp.log(diagonal), below))
 
 
-def unit_tril(log_diag: Point, below: Float[Array, "dim dim"]) -> Array:
+def unit_tril(
+    log_diag: Float[AnyArray, " dim"], below: Float[AnyArray, "dim dim"]
+) -> AnyArray:
     """The Cholesky factor of these parts."""
-    unit = jnp.tril(below, -1) + jnp.eye(log_diag.size, dtype=log_diag.dtype)
-    return jnp.exp(log_diag)[:, None] * unit
+    xp = namespace(log_diag)
+    unit = xp.tril(below, -1) + xp.eye(log_diag.size, dtype=log_diag.dtype)
+    return xp.exp(log_diag)[:, None] * unit
+
+
+def wide(x: Any) -> np.ndarray:
+    """An array on the host, with 64 bits."""
+    return np.asarray(x, np.float64)
+
+
+def wide_tril(family: Any) -> np.ndarray:
+    """The Cholesky factor of a family that holds one in parts."""
+    return unit_tril(wide(family.log_diag), wide(family.below))
 
 
 def has_moment(family: AbstractFamily, name: str) -> bool:

@@ -1,4 +1,8 @@
+import dataclasses
+from collections.abc import Callable
+
 import equinox as eqx
+import jax
 import jax.lax as lax
 import jax.numpy as jnp
 import jax.random as jr
@@ -6,8 +10,13 @@ import numpy as np
 from jaxtyping import Array, Float, Scalar
 
 from .._custom_types import Key, Point
-from .._misc import as_key, as_whole, float_dtype
+from .._elliptical import AbstractHostDensity
+from .._misc import as_key, as_whole, float_dtype, is_traced, Seed
 from .base import AbstractFamily, check_family
+
+
+# How many draws are bent side by side.
+_BLOCK = 512
 
 
 class _Layers(eqx.Module):
@@ -82,22 +91,29 @@ class Coupling(AbstractFamily):
         num_layers = as_whole("num_layers", num_layers, 1)
         width = as_whole("width", width, 1)
         dim, dtype = base.dim, float_dtype(base)
-        keys = jr.split(as_key(key), 2)
+        key = as_key(key)
 
-        def fan(key, n_in, n_out):
-            draws = jr.normal(key, (num_layers, n_out, n_in), dtype)
-            return draws / np.sqrt(n_in).astype(dtype)
+        known = not is_traced(base, key)
+        xp, done = (np, jax.device_put) if known else (jnp, lambda x: x)
 
-        zeros = lambda *shape: jnp.zeros((num_layers, *shape), dtype)
+        def fan(place, n_in, n_out):
+            shape = num_layers, n_out, n_in
+            if known:  # On the host, where it compiles nothing.
+                draws = Seed(key).generator(place).standard_normal(shape).astype(dtype)
+            else:
+                draws = jr.normal(jr.fold_in(key, place), shape, dtype)
+            return done(draws / np.sqrt(n_in).astype(dtype))
+
+        zeros = lambda *shape: done(xp.zeros((num_layers, *shape), dtype))
         self.layers = _Layers(
-            first=fan(keys[0], dim, width),
+            first=fan(0, dim, width),
             first_bias=zeros(width),
-            second=fan(keys[1], width, width),
+            second=fan(1, width, width),
             second_bias=zeros(width),
             # Zero, so that the flow starts as the identity.
             last=zeros(2, dim, width),
             last_bias=zeros(2, dim),
-            kept=jnp.asarray(_halves(num_layers, dim), dtype),
+            kept=done(xp.asarray(_halves(num_layers, dim), dtype)),
         )
 
     @property
@@ -113,29 +129,98 @@ class Coupling(AbstractFamily):
             )
         return eqx.tree_at(lambda flow: flow.base, self, base)
 
+    def on_host(self) -> "_Bent | None":
+        base = self.base.on_host()
+        return None if base is None else _Bent(base, self.layers)
+
     def sample_and_log_prob(self, key: Key) -> tuple[Point, Scalar]:
         z, log_q = self.base.sample_and_log_prob(key)
-
-        def layer(carry, weights):
-            x, log_det = carry
-            log_scale, shift, kept = _condition(weights, x)
-            x = kept * x + (1 - kept) * (x * jnp.exp(log_scale) + shift)
-            return (x, log_det + jnp.sum(log_scale)), None
-
-        start = z, jnp.zeros((), z.dtype)
-        (x, log_det), _ = lax.scan(layer, start, self.layers)
+        x, log_det = _forward(self.layers, z)
         return x, log_q - log_det
 
     def log_prob(self, x: Point) -> Scalar:
-        def layer(carry, weights):
-            x, log_det = carry
-            log_scale, shift, kept = _condition(weights, x)
-            x = kept * x + (1 - kept) * (x - shift) * jnp.exp(-log_scale)
-            return (x, log_det + jnp.sum(log_scale)), None
-
-        start = x, jnp.zeros((), x.dtype)
-        (z, log_det), _ = lax.scan(layer, start, self.layers, reverse=True)
+        z, log_det = _backward(self.layers, x)
         return self.base.log_prob(z) - log_det
+
+
+def _forward(layers: _Layers, z: Point) -> tuple[Point, Scalar]:
+    """Where a draw of the base comes to, and the log-determinant there."""
+
+    def layer(carry, weights):
+        x, log_det = carry
+        log_scale, shift, kept = _condition(weights, x)
+        x = kept * x + (1 - kept) * (x * jnp.exp(log_scale) + shift)
+        return (x, log_det + jnp.sum(log_scale)), None
+
+    return lax.scan(layer, (z, jnp.zeros((), z.dtype)), layers)[0]
+
+
+def _backward(layers: _Layers, x: Point) -> tuple[Point, Scalar]:
+    """Where a draw comes from, and the log-determinant there."""
+
+    def layer(carry, weights):
+        x, log_det = carry
+        log_scale, shift, kept = _condition(weights, x)
+        x = kept * x + (1 - kept) * (x - shift) * jnp.exp(-log_scale)
+        return (x, log_det + jnp.sum(log_scale)), None
+
+    return lax.scan(layer, (x, jnp.zeros((), x.dtype)), layers, reverse=True)[0]
+
+
+@eqx.filter_jit
+def _all_forward(layers: _Layers, z: Float[Array, "draws dim"]) -> tuple[Array, Array]:
+    return jax.vmap(lambda z: _forward(layers, z))(z)
+
+
+@eqx.filter_jit
+def _all_pulled(
+    layers: _Layers, x: Float[Array, "draws dim"], slope: Float[Array, "draws dim"]
+) -> tuple[Array, Array, Array]:
+    """Where draws come from, the log-determinants, and the gradient of the log density
+    if that of the base is `slope` there."""
+
+    def one(x: Point, slope: Point) -> tuple[Point, Scalar, Point]:
+        (z, log_det), pull = jax.vjp(lambda x: _backward(layers, x), x)
+        return z, log_det, pull((slope, -jnp.ones_like(log_det)))[0]
+
+    return jax.vmap(one)(x, slope)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Bent(AbstractHostDensity):
+    """A flow around a base on the host. The layers alone are compiled, whatever the base:
+    one program to draw, another to look back."""
+
+    base: AbstractHostDensity
+    layers: _Layers
+
+    def _blocks(self, program: Callable, *parts: np.ndarray) -> list[np.ndarray]:
+        """A program's outputs for blocks of draws of one size."""
+        count, dtype = len(parts[0]), self.layers.first.dtype
+        out = []
+        for start in range(0, count, _BLOCK):
+            block = [part[start : start + _BLOCK].astype(dtype) for part in parts]
+            rest = (0, _BLOCK - len(block[0])), (0, 0)
+            out.append(program(self.layers, *(np.pad(part, rest) for part in block)))
+        together = lambda x: np.concatenate(x)[:count].astype(np.float64)
+        return [
+            together([np.asarray(leaf) for leaf in x]) for x in zip(*out, strict=True)
+        ]
+
+    def draw(
+        self, generator: np.random.Generator, num_draws: int
+    ) -> tuple[Float[np.ndarray, "draws dim"], Float[np.ndarray, " draws"]]:
+        z, log_q = self.base.draw(generator, num_draws)
+        x, log_det = self._blocks(_all_forward, z)
+        return x, log_q - log_det
+
+    def log_prob(self, x: Float[np.ndarray, "draws dim"]) -> Float[np.ndarray, " draws"]:
+        z, log_det, _ = self._blocks(_all_pulled, x, np.zeros_like(x))
+        return self.base.log_prob(z) - log_det
+
+    def score(self, x: Float[np.ndarray, "draws dim"]) -> Float[np.ndarray, "draws dim"]:
+        z, _, _ = self._blocks(_all_pulled, x, np.zeros_like(x))
+        return self._blocks(_all_pulled, x, self.base.score(z))[2]
 
 
 def _halves(num_layers: int, dim: int) -> np.ndarray:

@@ -4,9 +4,10 @@ import jax.scipy.linalg as jsl
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Scalar
 
-from .._custom_types import Key, Point
+from .._custom_types import AnyArray, Key, Point
+from .._elliptical import Elliptical
 from .._misc import standard_normal_log_prob
-from .base import AbstractFamily, tril_parts, unit_tril
+from .base import AbstractFamily, tril_parts, unit_tril, wide, wide_tril
 
 
 class FullRank(AbstractFamily):
@@ -55,7 +56,7 @@ class FullRank(AbstractFamily):
         return self.loc.size
 
     @property
-    def tril(self) -> Float[Array, "dim dim"]:
+    def tril(self) -> Float[AnyArray, "dim dim"]:
         """The Cholesky factor of the covariance, of shape `(dim, dim)`."""
         return unit_tril(self.log_diag, self.below)
 
@@ -81,6 +82,9 @@ class FullRank(AbstractFamily):
 
     def mirror(self, x: Point) -> Point:
         return 2 * self.loc - x
+
+    def on_host(self) -> Elliptical:
+        return Elliptical(wide(self.loc), wide_tril(self))
 
     def log_prob(self, x: Point) -> Scalar:
         z = jsl.solve_triangular(self.tril, x - self.loc, lower=True)

@@ -1,11 +1,15 @@
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Scalar
 
 from .._custom_types import Key, Point
-from .._misc import standard_normal_log_prob
-from .base import AbstractFamily, check_loc, check_scale
+from .._elliptical import Elliptical
+from .._misc import is_traced, standard_normal_log_prob
+from .base import AbstractFamily, check_loc, check_scale, wide
 
 
 class MeanField(AbstractFamily):
@@ -45,8 +49,11 @@ class MeanField(AbstractFamily):
         """
         self.loc = check_loc(loc)
         check_scale(scale, self.dim)
-        scale = jnp.asarray(scale, self.loc.dtype)
-        self.log_scale = jnp.broadcast_to(jnp.log(scale), self.loc.shape)
+        traced = is_traced(scale, self.loc)
+        xp: Any = jnp if traced else np
+        scale = xp.asarray(scale, self.loc.dtype)
+        log_scale = xp.broadcast_to(xp.log(scale), self.loc.shape)
+        self.log_scale = log_scale if traced else jax.device_put(np.array(log_scale))
 
     @property
     def dim(self) -> int:
@@ -74,6 +81,9 @@ class MeanField(AbstractFamily):
 
     def mirror(self, x: Point) -> Point:
         return 2 * self.loc - x
+
+    def on_host(self) -> Elliptical:
+        return Elliptical(wide(self.loc), np.exp(wide(self.log_scale)))
 
     def log_prob(self, x: Point) -> Scalar:
         z = (x - self.loc) * jnp.exp(-self.log_scale)

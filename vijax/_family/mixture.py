@@ -7,9 +7,11 @@ import jax.random as jr
 import numpy as np
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, ArrayLike, Float, Scalar
+from scipy.special import softmax
 
+from .._arrays import one_by_one
 from .._custom_types import Key, Point
-from .._linalg import one_by_one
+from .._elliptical import MixtureOnHost
 from .._misc import as_numbers, is_traced
 from .base import AbstractFamily
 
@@ -60,7 +62,11 @@ class Mixture(AbstractFamily):
                 "`components` must be families of one kind and dimension, such as "
                 f"`[vi.FullRank(a), vi.FullRank(b)]`, but they are {given!r}."
             )
-        self.components = jax.tree.map(lambda *x: jnp.stack(x), *components)
+        # On the host, where it compiles nothing.
+        traced = is_traced(components, weights)
+        xp, done = (jnp, lambda x: x) if traced else (np, jax.device_put)
+        stack = lambda *x: done(xp.stack([xp.asarray(leaf) for leaf in x]))
+        self.components = jax.tree.map(stack, *components)
         dtype = jax.tree.leaves(components[0])[0].dtype
         count = len(components)
         weights = np.ones(count) if weights is None else weights
@@ -76,11 +82,12 @@ class Mixture(AbstractFamily):
                 raise ValueError(
                     f"`weights` must be positive and finite, but they are {weights}."
                 )
-        self.logits = jnp.log(jnp.asarray(weights, dtype))
+        self.logits = done(xp.log(xp.asarray(weights, dtype)))
 
     @property
     def dim(self) -> int:
-        return jax.tree.map(lambda leaf: leaf[0], self.components).dim
+        one = lambda components: jax.tree.map(lambda leaf: leaf[0], components)
+        return eqx.filter_eval_shape(one, self.components).dim
 
     @property
     def weights(self) -> Float[Array, " components"]:
@@ -107,6 +114,15 @@ class Mixture(AbstractFamily):
         between = jnp.einsum("k,ki,kj->ij", self.weights, apart, apart)
         within = jnp.einsum("k,kij->ij", self.weights, self._of_each("covariance"))
         return between + within
+
+    def on_host(self) -> MixtureOnHost | None:
+        count = self.logits.shape[0]
+        known = jax.tree.map(np.asarray, self.components)
+        parts = [jax.tree.map(lambda x: x[i], known).on_host() for i in range(count)]  # noqa: B023
+        known = [part for part in parts if part is not None]
+        if len(known) < count:
+            return None
+        return MixtureOnHost(known, softmax(np.asarray(self.logits, np.float64)))
 
     def log_prob(self, x: Point) -> Scalar:
         each = one_by_one(lambda c: c.log_prob(x), self.components)

@@ -6,9 +6,10 @@ import numpy as np
 from jax.scipy.special import gammaln
 from jaxtyping import Array, ArrayLike, Float, Scalar
 
-from .._custom_types import Key, Point
+from .._custom_types import AnyArray, Key, Point
+from .._elliptical import Elliptical
 from .._misc import as_numbers, as_real, is_traced
-from .base import AbstractFamily, tril_parts, unit_tril
+from .base import AbstractFamily, tril_parts, unit_tril, wide, wide_tril
 
 
 class StudentT(AbstractFamily):
@@ -72,7 +73,7 @@ class StudentT(AbstractFamily):
         return jnp.exp(self.log_df)
 
     @property
-    def tril(self) -> Float[Array, "dim dim"]:
+    def tril(self) -> Float[AnyArray, "dim dim"]:
         """The Cholesky factor of the scale matrix, of shape `(dim, dim)`."""
         return unit_tril(self.log_diag, self.below)
 
@@ -95,6 +96,10 @@ class StudentT(AbstractFamily):
 
     def mirror(self, x: Point) -> Point:
         return 2 * self.loc - x
+
+    def on_host(self) -> Elliptical:
+        df = self.whole_df if self.log_df is None else np.exp(wide(self.log_df))
+        return Elliptical(wide(self.loc), wide_tril(self), float(df))  # pyright: ignore[reportArgumentType]
 
     def log_prob(self, x: Point) -> Scalar:
         z = jsl.solve_triangular(self.tril, x - self.loc, lower=True)

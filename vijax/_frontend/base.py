@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Scalar
 
 from .._custom_types import Data, Params, Point
-from .._target.model import AbstractModel
+from .._target.model import AbstractModel, OnHost
 from .._target.param import ParamSpace
 
 
@@ -28,6 +28,10 @@ class AbstractDensity(eqx.Module):
     @abc.abstractmethod
     def check(self, space: ParamSpace, data: Data, *, in_batches: bool) -> None:
         """Raise a `ValueError` unless the density can be called with these."""
+
+    def on_host(self, space: ParamSpace) -> OnHost | None:
+        """Values and scores without a program of JAX, if that is where they are from."""
+        del space
 
 
 class ParamModel(AbstractModel):
@@ -64,6 +68,10 @@ class ParamModel(AbstractModel):
         rows = self.density.rows(params, data)
         return super().log_likelihood(params, data) if rows is None else rows
 
+    @property
+    def on_host(self) -> OnHost | None:
+        return self.density.on_host(self.space)
+
     def check(self, data: Data, *, in_batches: bool) -> None:
         self.density.check(self.space, data, in_batches=in_batches)
         check_gradient(self, data)
@@ -85,7 +93,8 @@ def check_gradient(model: AbstractModel, data: Data) -> None:
             "The log density can be computed, but not its gradient, which every method "
             f"follows: {type(e).__name__}: {e} Write a `lax.while_loop` as a `lax.scan` "
             "or `lax.fori_loop` over a fixed number of steps, and give what runs on the "
-            "host, by `jax.pure_callback`, its own gradient with `jax.custom_vjp`."
+            "host, by `jax.pure_callback`, its own gradient with `jax.custom_vjp`, or "
+            "make the target with `vi.from_host`."
         ) from e
 
 

@@ -97,7 +97,7 @@ class NumPyroModel(AbstractModel):
         start = {name: np.zeros(shape) for name, shape in self._layout.shapes.items()}
         start |= self.starts.tree
         flat = np.concatenate([np.ravel(np.array(part)) for part in start.values()])
-        return jnp.asarray(flat, jnp.result_type(float))
+        return jax.device_put(flat.astype(jnp.result_type(float)))
 
     def called(self, data: Data) -> tuple[Callable, tuple, dict]:
         """The model as it sees its plates, and what it is called with."""

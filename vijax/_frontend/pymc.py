@@ -3,7 +3,7 @@ from typing import Any
 from .._target.target import Target
 from .pymc_graph import PyMCGraph
 from .pymc_model import PyMCModel
-from .pymc_words import check_batches
+from .pymc_words import check_batches, check_on_host
 
 
 def _check_model(model: Any) -> None:
@@ -40,6 +40,9 @@ def from_pymc(model: Any) -> Target:
       Other shapes need `pm.Data`. The model itself is never changed.
     - *Batches*: steps of a fit see what `pm.Minibatch` says, in shuffled epochs;
       everything else, such as draws and diagnostics, sees all the rows.
+    - *Ops that JAX does not know*, such as a black box of one's own: PyTensor computes
+      the log density and its gradient itself, on the host, one point after another. A
+      warning names the variable. It needs a gradient, and all the rows at once.
     - *Predictions* are drawn by PyMC: free variables whose shape is another for new data
       come from their prior given the rest, all others from the draws.
 
@@ -53,8 +56,9 @@ def from_pymc(model: Any) -> Target:
     ones, by their names. Its coordinates are PyMC's value variables in their order.
 
     **Raises:** `ValueError` if it is no model, if a free variable is discrete, if
-    `pm.Minibatch` is used without `total_size`, if PyTensor cannot turn the log density
-    into JAX, or if data hold NaN. `ImportError` without PyMC.
+    `pm.Minibatch` is used without `total_size`, if PyTensor can neither turn the log
+    density into JAX nor differentiate it itself, or if data hold NaN. `ImportError`
+    without PyMC.
 
     !!! Example
 
@@ -77,4 +81,7 @@ def from_pymc(model: Any) -> Target:
     check_batches(graph)
     out = PyMCModel(graph, graph.data.arrays)
     sizes = {name: size for name, (_, size) in graph.data.minibatches.items()}
-    return Target(out, graph.data.arrays, out.minibatch(sizes, None) if sizes else None)
+    minibatch = out.minibatch(sizes, None) if sizes else None
+    target = Target(out, graph.data.arrays, minibatch)
+    check_on_host(out.program, in_batches=minibatch is not None)
+    return target

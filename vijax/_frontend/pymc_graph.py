@@ -172,7 +172,13 @@ class PyMCGraph:
             with quiet():
                 model, scales = self._copy(roots, indices, values)
             inputs = [*roots.values(), *indices.values()]
-            self._programs[key] = Program(model, scales, inputs, self.model)
+            start = {rv.name: self.model.rvs_to_values[rv] for rv in self.model.free_RVs}
+            example = lambda: [
+                *(np.resize(self._point[start[n].name], shape) for n, shape in values),
+                *(np.resize(self.data.arrays[n], dict(shapes)[n]) for n in roots),
+                *(np.zeros(shape, np.int64) for _, shape in sizes),
+            ]
+            self._programs[key] = Program(model, scales, inputs, self.model, example)
         return self._programs[key]
 
     def initial(self, data: dict[str, Any]) -> dict[str, np.ndarray]:

@@ -13,7 +13,9 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from .._misc import lenient_promotion
-from .pymc_forms import converted
+from .._target.model import OnHost
+from .pymc_forms import converted, NoForm
+from .pymc_host import HostDensity, on_host
 from .pymc_rewrite import drop_fine_checks
 
 
@@ -103,7 +105,15 @@ class Program:
     Each takes a list of variables, in the model's order, and then the data and indices.
     """
 
-    def __init__(self, model: Any, scales: Scales, inputs: Sequence[Any], like: Any):
+    def __init__(
+        self,
+        model: Any,
+        scales: Scales,
+        inputs: Sequence[Any],
+        like: Any,
+        example: Callable[[], list[Any]],
+    ):
+        self._example = example
         self._model = model
         self._scales = scales
         self._inputs = list(inputs)
@@ -114,9 +124,49 @@ class Program:
         self._bounds = bool(like.check_bounds)
         self.names = tuple(var.name for var in (*self._free, *self._deterministic))
 
+    @property
+    def _values(self) -> list[Any]:
+        return [self._model.rvs_to_values[rv] for rv in self._free]
+
+    def _in_jax(self, outputs: Sequence[Any]) -> Callable:
+        inputs = [*self._values, *self._inputs]
+        return jaxified(inputs, outputs, bounds=self._bounds)
+
+    def _error_in_jax(self, output: Any) -> NoForm | None:
+        try:
+            self._in_jax([output])
+        except NoForm as e:
+            return e
+        return None
+
     def _of_values(self, outputs: Sequence[Any]) -> Callable:
-        values = [self._model.rvs_to_values[rv] for rv in self._free]
-        return jaxified([*values, *self._inputs], outputs, bounds=self._bounds)
+        """A function of JAX, which calls PyTensor for what it has no form of."""
+        try:
+            return self._in_jax(outputs)
+        except NoForm:
+            known = [out for out in outputs if self._error_in_jax(out) is None]
+        others = [out for out in outputs if out not in known]
+        inputs = [*self._values, *self._inputs]
+        with quiet():
+            rest = on_host(inputs, others, self._example, bounds=self._bounds)
+        first = self._in_jax(known) if known else lambda *args: ()
+
+        def call(*args: Array) -> tuple[Array, ...]:
+            values = (*first(*args), *rest(*args))
+            found = dict(zip([*known, *others], values, strict=True))
+            return tuple(found[out] for out in outputs)
+
+        return call
+
+    def _density(self, log_density: Any) -> Callable:
+        """A scalar function that can be differentiated."""
+        try:
+            return self._in_jax([log_density])
+        except NoForm as e:
+            because = e
+        of = self._values, self._inputs, log_density
+        with quiet():
+            return HostDensity(*of, bounds=self._bounds, because=because)
 
     @functools.cached_property
     def _terms(self) -> dict[str, Any]:
@@ -135,13 +185,24 @@ class Program:
     def part(self, name: str) -> Callable:
         """What one variable or potential adds, or a deterministic variable."""
         if name in self._terms:
-            return self._of_values([self._terms[name]])
+            return self._density(self._terms[name])
         return self._of_values(self._model.replace_rvs_by_values([self._model[name]]))
 
     @functools.cached_property
     def log_density(self) -> Callable:
         """Of the value variables, log-Jacobian included."""
-        return self._of_values([sum(self._terms.values())])
+        return self._density(sum(self._terms.values()))
+
+    @property
+    def on_host(self) -> OnHost | None:
+        """Values and scores by PyTensor, where it has no form of them in JAX."""
+        fn = self.log_density
+        return fn.block if isinstance(fn, HostDensity) else None
+
+    def unknown(self) -> dict[str, NoForm]:
+        """The variables and potentials that JAX cannot compute, with what it lacks."""
+        tried = {name: self._error_in_jax(term) for name, term in self._terms.items()}
+        return {name: e for name, e in tried.items() if e is not None}
 
     @functools.cached_property
     def constrain(self) -> Callable:

@@ -13,7 +13,7 @@ from jaxtyping import Array, Int, Scalar
 from .._custom_types import Data, Key, Params, Point
 from .._misc import float_dtype, lenient_promotion
 from .._target.minibatch import AbstractMinibatch
-from .._target.model import AbstractModel, Labels
+from .._target.model import AbstractModel, Labels, OnHost
 from .._target.param import named_parts
 from .._target.plates import plate_minibatch, PlateMinibatch, Seen
 from .pymc_data import Shapes
@@ -64,8 +64,13 @@ class PyMCModel(AbstractModel):
     def _shapes(self) -> Shapes:
         return tuple(zip(self.names, self.value_shapes, strict=True))
 
+    @property
+    def program(self) -> Program:
+        """The functions of the model with all of its data."""
+        return self.graph.program(self.shapes, self._shapes)
+
     def initial(self) -> Point:
-        return jnp.asarray(np.array(self.start), jnp.result_type(float))
+        return jax.device_put(np.array(self.start, jnp.result_type(float)))
 
     def unravel(self, x: Point) -> Params:
         return named_parts(x, self.names, self.value_shapes)
@@ -93,9 +98,21 @@ class PyMCModel(AbstractModel):
             0
         ].astype(x.dtype)
 
+    @property
+    def on_host(self) -> OnHost | None:
+        block = self.program.on_host
+        if block is None:
+            return None
+
+        def call(x: np.ndarray, data: Data) -> tuple[np.ndarray, np.ndarray]:
+            known = (np.asarray(data[name])[None] for name in self.graph.data.arrays)
+            return block(x, *known)
+
+        return call
+
     def constrain(self, x: Point, data: Data) -> Params:
         values = self._call(lambda program: program.constrain, self.unravel(x), data)
-        names = self.graph.program(self.shapes, self._shapes).names
+        names = self.program.names
         as_x = lambda v: v.astype(x.dtype) if jnp.issubdtype(v.dtype, jnp.inexact) else v
         return {name: as_x(v) for name, v in zip(names, values, strict=True)}
 

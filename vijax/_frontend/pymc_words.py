@@ -1,6 +1,7 @@
 """Why a PyMC model cannot be a target, and what is in it, in words."""
 
 import re
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,8 @@ from .._misc import listed
 from .pymc_data import Shapes
 from .pymc_forms import NoForm
 from .pymc_graph import PyMCGraph
+from .pymc_host import NoGradient
+from .pymc_jax import Program
 
 
 _UNKNOWN_SHAPE = (
@@ -58,6 +61,31 @@ def check_batches(graph: PyMCGraph) -> None:
                 raise ValueError(of_a_row(free.name))
 
 
+def check_on_host(program: Program, *, in_batches: bool) -> None:
+    """Say which part of a log density PyTensor computes itself, if it does.
+
+    **Raises:** `ValueError` if it is to see batches.
+    """
+    if program.on_host is None:
+        return
+    unknown = program.unknown()
+    op = next(iter(unknown.values()), "a sum")
+    what = (
+        f"{listed(map(repr, unknown))} is computed with `{op}`, which PyTensor's JAX "
+        "backend does not know"
+    )
+    if in_batches:
+        raise ValueError(
+            f"{what}, and PyTensor itself sees no batches here. Give the model all the "
+            f"rows, without `pm.Minibatch`. {_OTHERWISE}"
+        )
+    warnings.warn(
+        f"{what}: the log density and its gradient come from PyTensor's own functions, "
+        "called from JAX for one point after another, on the host.",
+        stacklevel=3,
+    )
+
+
 def _of_rows(graph: PyMCGraph, values: Shapes) -> list[str]:
     """The free variables that may belong to the rows of a batch."""
     used = [name for names in graph.data.in_batches.values() for name in names]
@@ -78,7 +106,7 @@ def _without_density(model: Any) -> dict[str, Exception]:
     return out
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     text = lines[0].rstrip(".") if lines else type(error).__name__
     return text if len(text) < 200 else text[:200] + "..."
@@ -103,6 +131,15 @@ def explained(
     # What fails for every variable, and is about none of them, has no name.
     everywhere = not found or len(found) == len(tried) > 1
     of = "The model" if everywhere else listed(map(repr, found))
+    if isinstance(error, NoGradient):
+        cause = error.__cause__ or error
+        return (
+            f"{of} is computed with `{error}`, which PyTensor's JAX backend does not "
+            "know. PyTensor itself cannot differentiate it either: "
+            f"{type(cause).__name__}: {_first_line(cause)}. Give the Op a gradient "
+            "(`grad`, or `pullback` in newer versions), or sample with `pm.sample()`, "
+            "which then takes a method that needs none."
+        )
     if isinstance(error, NoForm):
         of = listed(map(repr, found)) if found else of
         return (

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree, Scalar
 
-from .._custom_types import Key
+from .._custom_types import AnyArray, Key
 from .._family.base import AbstractFamily
 from .._method.base import AbstractMethod, State
 from .._target.target import Target
@@ -99,7 +99,7 @@ class Progress(eqx.Module):
 class Records(eqx.Module):
     """The losses of the steps and what the trackers saw. Only first entries count."""
 
-    losses: Float[Array, " steps"]
-    tracked: dict[str, PyTree[Array]]
-    tracked_steps: Int[Array, " records"]
-    num_tracked: Int[Array, ""]
+    losses: Float[AnyArray, " steps"]
+    tracked: dict[str, PyTree[AnyArray]]
+    tracked_steps: Int[AnyArray, " records"]
+    num_tracked: Int[AnyArray, ""]

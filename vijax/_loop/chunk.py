@@ -107,7 +107,7 @@ def _track(
 
     def record() -> Records:
         at = jnp.minimum(records.num_tracked, records.tracked_steps.size - 1)
-        seen = _observe(problem, progress.family, progress.num_steps)
+        seen = observe(problem, progress.family, progress.num_steps)
         write = lambda buffer, value: buffer.at[at].set(value.astype(buffer.dtype))
         return Records(
             losses=records.losses,
@@ -120,7 +120,7 @@ def _track(
     return lax.cond(wanted & due, record, lambda: records)
 
 
-def _observe(
+def observe(
     problem: Problem, family: AbstractFamily, num_steps: Int[Array, ""]
 ) -> dict[str, PyTree[Array]]:
     # Not the key of the step itself, so that tracking changes no fit.
@@ -139,7 +139,7 @@ def no_records(
     if not problem.track:
         return {}
     zero = jnp.zeros((), jnp.int32)
-    shapes = eqx.filter_eval_shape(_observe, problem, family, zero)
+    shapes = eqx.filter_eval_shape(observe, problem, family, zero)
     return jax.tree.map(lambda x: jnp.zeros((room, *x.shape), x.dtype), shapes)
 
 

@@ -1,25 +1,26 @@
 """The default as a method: its stages, one step at a time."""
 
-import equinox as eqx
-import jax
-import jax.random as jr
-from jaxtyping import Array, Bool, Scalar
+from typing import Any
 
+import equinox as eqx
+from jaxtyping import Bool
+
+from .._arrays import cond
 from .._auto import stages
 from .._auto.budget import for_the_gaussian
 from .._auto.modes import as_mixture
 from .._auto.stages import AutoState
-from .._custom_types import Key, Point
+from .._custom_types import AnyArray
 from .._draws.proposal import heavy_tailed
 from .._family.base import AbstractFamily
 from .._family.full_rank import FullRank
-from .._misc import as_whole, lenient_promotion
-from .._target.probe import probe
+from .._misc import as_whole, float_dtype
+from .._target.probe import Probes
 from .._target.target import Target
-from .base import AbstractMethod, check_gaussian, F, moved, start_wide
+from .base import AbstractAskTell, check_gaussian, F, moved, start_wide
 
 
-class Auto(AbstractMethod):
+class Auto(AbstractAskTell):
     r"""Variational inference without tuning: a Gaussian by natural gradients.
 
     Quasi-Newton paths from several starts; the best Gaussian on them by its ELBO; from
@@ -74,43 +75,49 @@ class Auto(AbstractMethod):
 
     start = start_wide
 
-    def init(self, key: Key, family: AbstractFamily, target: Target) -> AutoState:
-        family = check_gaussian(self, family, target)
-        half = _half(key, self.num_starts, family.loc)
-        return stages.begin(half, family.loc, family.tril, self.num_starts)
+    def check(self, family: AbstractFamily, target: Target) -> None:
+        check_gaussian(self, family, target)
 
-    def step(
-        self, key: Key, family: F, target: Target, state: AutoState
-    ) -> tuple[F, AutoState, Scalar]:
+    def begin_noise(self, dim: int) -> tuple[int, ...]:
+        return (self.num_starts, dim)
+
+    def step_noise(self, dim: int) -> tuple[int, ...]:
+        return (stages.num_lanes(self.num_starts) // 2, dim)
+
+    def begin(self, noise: AnyArray, family: Any) -> AutoState:
+        return stages.begin(noise, family.loc, family.tril, self.num_starts)
+
+    def ask(self, noise: AnyArray, state: AutoState) -> tuple[AnyArray, Any]:
+        return stages.ask(noise, state)
+
+    def tell(
+        self, noise: AnyArray, state: AutoState, probes: Probes
+    ) -> tuple[AutoState, AnyArray]:
+        state = stages.tell(noise, state, probes)
+        made = state.num_evaluations + probes.count
+        state = state._replace(num_evaluations=made)
+        most = for_the_gaussian(self.max_evaluations, noise.shape[1])
+        spent = state.num_evaluations > most - stages.num_lanes(self.num_starts)
+        state = cond(spent, stages.finish, lambda state: state, state)
+        return state, state.loss
+
+    def place(self, family: F, state: AutoState) -> F:
         assert isinstance(family, FullRank)
-        # Random numbers and the model once, outside the branches: they are what compiles
-        # slowly.
-        half = _half(key, stages.num_lanes(self.num_starts) // 2, family.loc)
-        with lenient_promotion():
-            x, count = stages.ask(half, state)
-        probes = probe(target, x, count)
-        with lenient_promotion():
-            state = state._replace(num_evaluations=state.num_evaluations + count)
-            state = stages.tell(half, state, probes)
-            most = for_the_gaussian(self.max_evaluations, family.dim)
-            another = stages.num_lanes(self.num_starts)
-            spent = state.num_evaluations > most - another
-            state = jax.lax.cond(spent, stages.finish, lambda state: state, state)
-            best = stages.best_gaussian(family.loc, family.tril, state)
-            return moved(family, *best), state, state.loss
+        return moved(family, *stages.best_gaussian(family.loc, family.tril, state))
 
-    def done(self, state: AutoState) -> Bool[Array, ""]:
-        return state.stage == stages.DONE
+    def done(self, state: AutoState) -> Bool[AnyArray, ""]:
+        return state.stage >= stages.DONE
+
+    def doing(self, state: AutoState) -> str:
+        name = "Gaussian" if int(state.stage) == stages.ASCEND else "search"
+        return f"{name}, {int(state.num_evaluations):,} gradients"
 
     def answer(self, family: AbstractFamily, state: AutoState) -> AbstractFamily:
         kept, weights = state.modes.weighty()
         if len(kept) < 2:
             return family
-        return as_mixture(state.modes.gaussians, tuple(kept.tolist()), weights)
+        dtype = float_dtype(family)
+        return as_mixture(state.modes.gaussians, tuple(kept.tolist()), weights, dtype)
 
     def proposal(self, family: AbstractFamily, state: AutoState) -> AbstractFamily:
         return heavy_tailed(self.answer(family, state), heavier=bool(state.heavier))
-
-
-def _half(key: Key, count: int, loc: Point) -> Array:
-    return jr.normal(key, (count, loc.size), loc.dtype)

@@ -69,6 +69,9 @@ class AutoNext(AbstractMethod):
     def done(self, state: AutoNextState) -> Bool[Array, ""] | None:
         return None if self.num_steps is None else state.num_steps >= state.last_step
 
+    def doing(self, state: AutoNextState) -> str:
+        return "all rows, in batches" if self.num_steps is None else "flow"
+
     def answer(self, family: AbstractFamily, state: AutoNextState) -> AbstractFamily:
         del state
         return flattened(family)

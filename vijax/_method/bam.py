@@ -1,24 +1,19 @@
-from typing import NamedTuple
+from typing import Any
 
 import equinox as eqx
-import jax.numpy as jnp
-from jaxtyping import Array, Int, Scalar
 
-from .._custom_types import Key
+from .._arrays import cholesky, eigh, namespace
+from .._custom_types import AnyArray
 from .._family.base import AbstractFamily
-from .._family.full_rank import FullRank
-from .._linalg import triangular_root
-from .._misc import as_whole, lenient_promotion
-from .._solver.score_matching import whitened_scores
+from .._misc import as_whole
+from .._solver import score_matching
+from .._solver.score_matching import Matched
+from .._target.probe import Probes
 from .._target.target import Target
-from .base import AbstractMethod, check_gaussian, F, moved, start_wide
+from .base import AbstractAskTell, check_gaussian, F, moved, start_wide
 
 
-class _State(NamedTuple):
-    num_steps: Int[Array, ""]
-
-
-class BaM(AbstractMethod):
+class BaM(AbstractAskTell):
     r"""Batch and match: a Gaussian whose scores match the target's, in closed form.
 
     Each step moves to the Gaussian that minimizes the divergence of the scores over the
@@ -61,34 +56,42 @@ class BaM(AbstractMethod):
 
     start = start_wide
 
-    def init(self, key: Key, family: AbstractFamily, target: Target) -> _State:
-        del key
+    def check(self, family: AbstractFamily, target: Target) -> None:
         check_gaussian(self, family, target)
-        return _State(jnp.zeros((), jnp.int32))
 
-    def step(
-        self, key: Key, family: F, target: Target, state: _State
-    ) -> tuple[F, _State, Scalar]:
-        assert isinstance(family, FullRank)
-        loc, tril, dim = family.loc, family.tril, family.dim
-        e, g, loss = whitened_scores(key, family, target, self.num_draws)
-        with lenient_promotion():
-            rate = self.num_draws * dim / (state.num_steps + 1.0).astype(loc.dtype)
-            shrink = rate / (1 + rate)
-            mean_e, mean_g = jnp.mean(e, axis=0), jnp.mean(g, axis=0)
-            moved_e, moved_g = e - mean_e, g - mean_g
-            u = rate * moved_g.T @ moved_g / len(e) + shrink * jnp.outer(mean_g, mean_g)
-            v = jnp.eye(dim, dtype=loc.dtype) + rate * moved_e.T @ moved_e / len(e)
-            v += shrink * jnp.outer(mean_e, mean_e)
-            root = _solve(u, v)
-            step = shrink * (root @ (root.T @ mean_g) + mean_e)
-            after = moved(family, loc + tril @ step, triangular_root(tril @ root))
-            return after, _State(state.num_steps + 1), loss
+    def step_noise(self, dim: int) -> tuple[int, ...]:
+        return (self.num_draws, dim)
+
+    def begin(self, noise: AnyArray, family: Any) -> Matched:
+        del noise
+        return score_matching.begin(family.loc, family.tril)
+
+    def ask(self, noise: AnyArray, state: Matched) -> tuple[AnyArray, int]:
+        return score_matching.ask(noise, state), self.num_draws
+
+    def tell(
+        self, noise: AnyArray, state: Matched, probes: Probes
+    ) -> tuple[Matched, AnyArray]:
+        e, g, loss = score_matching.whitened_scores(noise, state, probes)
+        xp, (count, dim) = namespace(e), e.shape
+        rate = count * dim / (state.num_steps + 1.0).astype(e.dtype)
+        shrink = rate / (1 + rate)
+        mean_e, mean_g = xp.mean(e, axis=0), xp.mean(g, axis=0)
+        moved_e, moved_g = e - mean_e, g - mean_g
+        u = rate * moved_g.T @ moved_g / count + shrink * xp.outer(mean_g, mean_g)
+        v = xp.eye(dim, dtype=e.dtype) + rate * moved_e.T @ moved_e / count
+        v += shrink * xp.outer(mean_e, mean_e)
+        root = _solve(u, v)
+        step = shrink * (root @ (root.T @ mean_g) + mean_e)
+        return score_matching.stepped(state, step, root), loss
+
+    def place(self, family: F, state: Matched) -> F:
+        return moved(family, state.loc, state.tril)
 
 
-def _solve(u: Array, v: Array) -> Array:
+def _solve(u: AnyArray, v: AnyArray) -> AnyArray:
     """A root of the positive solution of `s u s + s = v`."""
-    low = jnp.linalg.cholesky(v)
-    values, vectors = jnp.linalg.eigh(low.T @ u @ low)
-    values = jnp.maximum(values, 0)
-    return low @ (vectors * jnp.sqrt(2 / (1 + jnp.sqrt(1 + 4 * values))))
+    xp, low = namespace(u), cholesky(v)
+    values, vectors = eigh(low.T @ u @ low)
+    values = xp.maximum(values, 0)
+    return low @ (vectors * xp.sqrt(2 / (1 + xp.sqrt(1 + 4 * values))))

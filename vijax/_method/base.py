@@ -5,15 +5,18 @@ from collections.abc import Callable
 from typing import Any, TypeAlias, TypeVar
 
 import equinox as eqx
-import jax.numpy as jnp
+import jax.random as jr
 import optax
-from jaxtyping import Array, Bool, PyTree, Scalar
+from jaxtyping import Bool, PyTree, Scalar
 
-from .._custom_types import Key, Point
+from .._arrays import namespace
+from .._custom_types import AnyArray, Key, Point
 from .._family.base import AbstractFamily
 from .._family.full_rank import FullRank
 from .._family.mean_field import MeanField
+from .._misc import float_dtype, lenient_promotion
 from .._objective.base import AbstractObjective
+from .._target.probe import probe, Probes
 from .._target.target import Target
 
 
@@ -57,10 +60,15 @@ class AbstractMethod(eqx.Module):
         del key
         return MeanField(loc)
 
-    def done(self, state: State) -> Bool[Array, ""] | None:
+    def done(self, state: State) -> Bool[AnyArray, ""] | None:
         """Whether there is nothing left to do, which ends the run as converged; `None`
         for a method that can always go on."""
         del state
+
+    def doing(self, state: State) -> str:
+        """What it is at, in a word or two, for the progress bar; empty for one thing."""
+        del state
+        return ""
 
     @property
     def can_estimate(self) -> bool:
@@ -76,6 +84,69 @@ class AbstractMethod(eqx.Module):
         """What to draw from where `Fit.draw` corrects its draws by importance; `None` for
         plain draws of the family."""
         del family, state
+
+
+class AbstractAskTell(AbstractMethod):
+    """A method that sees the target only through values and scores at points that it asks
+    for.
+
+    Outside a trace the host drives it, in NumPy and with 64 bits, and nothing of it is
+    compiled but the target's values and scores at a block of points; inside `jax.jit` and
+    `jax.vmap` it is a part of the program. It is written once for both kinds of arrays.
+
+    To add one implement `check`, `begin`, `ask`, `tell` and `place`, and what noise they
+    take.
+    """
+
+    @abc.abstractmethod
+    def check(self, family: AbstractFamily, target: Target) -> None:
+        """Raise a `ValueError` unless the method can move the family there."""
+
+    def begin_noise(self, dim: int) -> tuple[int, ...]:
+        """The shape of the standard normal noise that `begin` takes."""
+        return (0, dim)
+
+    @abc.abstractmethod
+    def step_noise(self, dim: int) -> tuple[int, ...]:
+        """The shape of the standard normal noise that a step takes."""
+
+    @abc.abstractmethod
+    def begin(self, noise: AnyArray, family: Any) -> State:
+        """The state before the first step: a pytree of arrays of fixed shapes."""
+
+    @abc.abstractmethod
+    def ask(self, noise: AnyArray, state: State) -> tuple[AnyArray, Any]:
+        """The points to evaluate next, of shape `(points, dim)`, and how many of these,
+        from the first on, are wanted."""
+
+    @abc.abstractmethod
+    def tell(
+        self, noise: AnyArray, state: State, probes: Probes
+    ) -> tuple[State, AnyArray]:
+        """The state after seeing the target there, with the noise of `ask`, and the loss;
+        NaN for a step that failed."""
+
+    @abc.abstractmethod
+    def place(self, family: F, state: State) -> F:
+        """The family that is moved, as a state has it."""
+
+    def init(self, key: Key, family: AbstractFamily, target: Target) -> State:
+        self.check(family, target)
+        dtype = float_dtype(family)
+        noise = jr.normal(key, self.begin_noise(family.dim), dtype)
+        with lenient_promotion():
+            return self.begin(noise, family)
+
+    def step(
+        self, key: Key, family: F, target: Target, state: State
+    ) -> tuple[F, State, Scalar]:
+        noise = jr.normal(key, self.step_noise(family.dim), float_dtype(family))
+        with lenient_promotion():
+            x, count = self.ask(noise, state)
+        probes = probe(target, x, count)
+        with lenient_promotion():
+            state, loss = self.tell(noise, state, probes)
+            return self.place(family, state), state, loss
 
 
 def start_wide(self: AbstractMethod, key: Key, loc: Point) -> AbstractFamily:
@@ -104,19 +175,18 @@ def check_whole(method: Any, target: Target) -> None:
         )
 
 
-def check_gaussian(method: Any, family: AbstractFamily, target: Target) -> FullRank:
-    """The family, or a `ValueError` unless it is a Gaussian of full rank, and the target
-    is seen as a whole."""
+def check_gaussian(method: Any, family: AbstractFamily, target: Target) -> None:
+    """Raise unless the family is a Gaussian of full rank, and the target is seen as a
+    whole."""
     check_kind(method, family, FullRank)
     check_whole(method, target)
-    assert isinstance(family, FullRank)
-    return family
 
 
-def moved(family: F, loc: Point, tril: Array) -> F:
+def moved(family: F, loc: AnyArray, tril: AnyArray) -> F:
     """The Gaussian `family` with another location and Cholesky factor."""
-    diagonal = jnp.diagonal(tril)
-    parts = loc, jnp.log(diagonal), jnp.tril(tril / diagonal[:, None], -1)
+    xp = namespace(tril)
+    diagonal = xp.diagonal(tril)
+    parts = loc, xp.log(diagonal), xp.tril(tril / diagonal[:, None], -1)
     return eqx.tree_at(lambda f: (f.loc, f.log_diag, f.below), family, parts)
 
 

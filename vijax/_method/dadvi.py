@@ -1,21 +1,19 @@
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
-import jax.lax as lax
-import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Scalar
+from jaxtyping import Bool, Float, Int
 
-from .._custom_types import Key, Point
+from .._arrays import cond, namespace
+from .._custom_types import AnyArray
 from .._family.base import AbstractFamily
 from .._family.mean_field import MeanField
 from .._linalg import where_rows
-from .._misc import as_positive, as_whole, lenient_promotion
+from .._misc import as_positive, as_whole
 from .._solver import quasi_newton
-from .._target.probe import probe, Probes
+from .._target.probe import Probes
 from .._target.target import Target
-from .base import AbstractMethod, check_kind, check_whole, F
+from .base import AbstractAskTell, check_kind, check_whole, F
 
 
 # Newton decrement, in nats, at which the optimum for the draws at hand is reached: a
@@ -33,22 +31,22 @@ class DADVIState(NamedTuple):
     `num_evaluations` counts gradients.
     """
 
-    noise: Float[Array, "draws dim"]
-    num_draws: Int[Array, ""]
+    noise: Float[AnyArray, "draws dim"]
+    num_draws: Int[AnyArray, ""]
     path: quasi_newton.Paths
-    before: Float[Array, " params"]
-    error: Float[Array, ""]
-    is_done: Bool[Array, ""]
-    num_evaluations: Int[Array, ""]
+    before: Float[AnyArray, " params"]
+    error: Float[AnyArray, ""]
+    is_done: Bool[AnyArray, ""]
+    num_evaluations: Int[AnyArray, ""]
 
     @property
-    def pairs(self) -> Float[Array, "pairs 2 dim"]:
+    def pairs(self) -> Float[AnyArray, "pairs 2 dim"]:
         """The draws in use, by mirrored pairs. (On the host.)"""
         used = self.noise[: int(self.num_draws)]
         return used.reshape(-1, 2, self.noise.shape[1])
 
 
-class DADVI(AbstractMethod):
+class DADVI(AbstractAskTell):
     r"""Deterministic ADVI: mean field with fixed draws, by quasi-Newton steps.
 
     With the randomness drawn once, the ELBO is a function that BFGS can maximize to the
@@ -109,116 +107,130 @@ class DADVI(AbstractMethod):
         """The largest number of draws that doubling comes to."""
         return self.num_draws * 2 ** int(np.log2(self.max_draws // self.num_draws))
 
-    def init(self, key: Key, family: AbstractFamily, target: Target) -> DADVIState:
+    def check(self, family: AbstractFamily, target: Target) -> None:
         check_kind(self, family, MeanField)
         check_whole(self, target)
-        assert isinstance(family, MeanField)
-        half = jr.normal(key, (self._most() // 2, family.dim), family.loc.dtype)
-        flat = jnp.concatenate([family.loc, family.log_scale])
+
+    def begin_noise(self, dim: int) -> tuple[int, ...]:
+        return (self._most() // 2, dim)
+
+    def step_noise(self, dim: int) -> tuple[int, ...]:
+        return (2 * dim,)
+
+    def begin(self, noise: AnyArray, family: Any) -> DADVIState:
+        xp, dim = namespace(noise), family.dim
+        flat = xp.concatenate([family.loc, family.log_scale])
         return DADVIState(
-            noise=jnp.stack([half, -half], axis=1).reshape(-1, family.dim),
-            num_draws=jnp.full((), self.num_draws, jnp.int32),
+            noise=xp.stack([noise, -noise], axis=1).reshape(-1, dim),
+            num_draws=xp.full((), self.num_draws, xp.int32),
             path=quasi_newton.begin(flat, flat[None]),
             before=flat,
-            error=jnp.full((), jnp.inf, flat.dtype),
-            is_done=jnp.array(False),
-            num_evaluations=jnp.zeros((), jnp.int32),
+            error=xp.full((), xp.inf, flat.dtype),
+            is_done=xp.array(False),
+            num_evaluations=xp.zeros((), xp.int32),
         )
 
-    def step(
-        self, key: Key, family: F, target: Target, state: DADVIState
-    ) -> tuple[F, DADVIState, Scalar]:
-        assert isinstance(family, MeanField)
-        with lenient_promotion():
-            flat = quasi_newton.ask(state.path)[0]
-            loc, log_scale = jnp.split(flat, 2)
-            x = loc + jnp.exp(log_scale) * state.noise
-        probes = probe(target, x, state.num_draws)
-        with lenient_promotion():
-            value, score = _objective(log_scale, state, probes)
-            finite = jnp.isfinite(value)
-            seen = Probes(
-                x=flat[None],
-                log_p=jnp.where(finite, value, -jnp.inf)[None],
-                score=jnp.where(finite, score, 0)[None],
-                finite=finite[None],
-            )
-            noise = jr.normal(key, flat.shape, flat.dtype)
-            others = (state.path.x[0] + noise)[None]
-            path = quasi_newton.tell(others, state.path, seen, _DECREMENT)
-            state = state._replace(
-                path=path, num_evaluations=state.num_evaluations + state.num_draws
-            )
-            finished = lambda state: self._doubled(
-                state, _shares(log_scale, state, probes)
-            )
-            state = lax.cond(path.done[0], finished, lambda state: state, state)
-            best = jnp.split(state.path.x[0], 2)
-            family = eqx.tree_at(lambda f: (f.loc, f.log_scale), family, tuple(best))
-            entropy_rest = 0.5 * len(loc) * (1 + np.log(2 * np.pi).item())
-            # A trial that goes too far is no failure: the loss of the best so far.
-            loss = -path.log_p[0] - entropy_rest
-            return family, state, loss
+    def ask(self, noise: AnyArray, state: DADVIState) -> tuple[AnyArray, AnyArray]:
+        del noise
+        loc, log_scale = _parts(quasi_newton.ask(state.path)[0])
+        xp = namespace(loc)
+        return loc + xp.exp(log_scale) * state.noise, state.num_draws
 
-    def _doubled(self, state: DADVIState, shares: Array) -> DADVIState:
+    def tell(
+        self, noise: AnyArray, state: DADVIState, probes: Probes
+    ) -> tuple[DADVIState, AnyArray]:
+        xp, flat = namespace(noise), quasi_newton.ask(state.path)[0]
+        loc, log_scale = _parts(flat)
+        value, score = _objective(log_scale, state, probes)
+        finite = xp.isfinite(value)
+        seen = Probes(
+            x=flat[None],
+            log_p=xp.where(finite, value, -xp.inf)[None],
+            score=xp.where(finite, score, 0)[None],
+            finite=finite[None],
+            count=probes.count,
+            eps=probes.eps,
+        )
+        others = (state.path.x[0] + noise)[None]
+        path = quasi_newton.tell(others, state.path, seen, _DECREMENT)
+        made = state.num_evaluations + state.num_draws
+        state = state._replace(path=path, num_evaluations=made)
+        finished = lambda state: self._doubled(state, _shares(log_scale, state, probes))
+        state = cond(path.done[0], finished, lambda state: state, state)
+        entropy_rest = 0.5 * len(loc) * (1 + np.log(2 * np.pi).item())
+        # A trial that goes too far is no failure: the loss of the best so far.
+        return state, -path.log_p[0] - entropy_rest
+
+    def place(self, family: F, state: DADVIState) -> F:
+        best = _parts(state.path.x[0])
+        return eqx.tree_at(lambda f: (f.loc, f.log_scale), family, best)
+
+    def _doubled(self, state: DADVIState, shares: AnyArray) -> DADVIState:
         """With twice the draws, from the optimum for those at hand, or done."""
-        flat = state.path.x[0]
-        loc, log_scale = jnp.split(flat, 2)
-        old_loc, old_log_scale = jnp.split(state.before, 2)
+        xp, flat = namespace(shares), state.path.x[0]
+        loc, log_scale = _parts(flat)
+        old_loc, old_log_scale = _parts(state.before)
         is_first = state.num_draws == self.num_draws
-        in_sds = lambda loc, scale: jnp.maximum(
-            jnp.max(jnp.abs(loc) / jnp.exp(log_scale)), jnp.max(jnp.abs(scale))
+        in_sds = lambda loc, scale: xp.maximum(
+            xp.max(xp.abs(loc) / xp.exp(log_scale)), xp.max(xp.abs(scale))
         )
         # Of one coordinate, a small change may be luck.
-        error = in_sds(*jnp.split(_standard_errors(state, shares), 2))
+        error = in_sds(*_parts(_standard_errors(state, shares)))
         change = in_sds(loc - old_loc, log_scale - old_log_scale)
-        error = jnp.maximum(error, jnp.where(is_first, jnp.inf, change))
+        error = xp.maximum(error, xp.where(is_first, xp.inf, change))
         over = (error < self.tolerance) | (2 * state.num_draws > self._most())
         # What is known of the curvature stays.
         again = quasi_newton.begin(flat, flat[None])._replace(
-            inverse=state.path.inverse, is_first=jnp.zeros(1, bool)
+            inverse=state.path.inverse, is_first=xp.zeros(1, bool)
         )
         return state._replace(
-            num_draws=jnp.where(over, state.num_draws, 2 * state.num_draws),
+            num_draws=xp.where(over, state.num_draws, 2 * state.num_draws),
             path=where_rows(over[None], state.path, again),
             before=flat,
             error=error,
             is_done=over,
         )
 
-    def done(self, state: DADVIState) -> Bool[Array, ""]:
+    def done(self, state: DADVIState) -> Bool[AnyArray, ""]:
         return state.is_done
 
 
+def _parts(flat: AnyArray) -> tuple[AnyArray, AnyArray]:
+    """The locations and the logarithms of scales."""
+    dim = flat.shape[0] // 2
+    return flat[:dim], flat[dim:]
+
+
 def _shares(
-    log_scale: Point, state: DADVIState, probes: Probes
-) -> Float[Array, "pairs params"]:
+    log_scale: AnyArray, state: DADVIState, probes: Probes
+) -> Float[AnyArray, "pairs params"]:
     """Each pair's part of the gradient; zero of those that are not in use."""
-    by_scale = probes.score * state.noise * jnp.exp(log_scale) + 1
-    each = jnp.concatenate([probes.score, by_scale], axis=1)
-    used = (jnp.arange(len(each)) < state.num_draws)[:, None]
-    each = jnp.where(used, each, 0)
-    return jnp.mean(each.reshape(-1, 2, each.shape[1]), axis=1)
+    xp = namespace(log_scale)
+    by_scale = probes.score * state.noise * xp.exp(log_scale) + 1
+    each = xp.concatenate([probes.score, by_scale], axis=1)
+    used = (xp.arange(len(each)) < state.num_draws)[:, None]
+    each = xp.where(used, each, 0)
+    return xp.mean(each.reshape(-1, 2, each.shape[1]), axis=1)
 
 
 def _objective(
-    log_scale: Point, state: DADVIState, probes: Probes
-) -> tuple[Scalar, Float[Array, " params"]]:
+    log_scale: AnyArray, state: DADVIState, probes: Probes
+) -> tuple[AnyArray, Float[AnyArray, " params"]]:
     """The mean log density plus the entropy's part that changes, and its gradient."""
-    count = state.num_draws.astype(log_scale.dtype)
-    used = jnp.arange(len(probes.log_p)) < state.num_draws
+    xp, count = namespace(log_scale), state.num_draws.astype(log_scale.dtype)
+    used = xp.arange(len(probes.log_p)) < state.num_draws
     # Minus infinity if the density is not finite at one of the draws.
-    value = jnp.sum(jnp.where(used, probes.log_p, 0)) / count + jnp.sum(log_scale)
-    return value, jnp.sum(_shares(log_scale, state, probes), axis=0) / (count / 2)
+    value = xp.sum(xp.where(used, probes.log_p, 0)) / count + xp.sum(log_scale)
+    return value, xp.sum(_shares(log_scale, state, probes), axis=0) / (count / 2)
 
 
 def _standard_errors(
-    state: DADVIState, shares: Float[Array, "pairs params"]
-) -> Float[Array, " params"]:
+    state: DADVIState, shares: Float[AnyArray, "pairs params"]
+) -> Float[AnyArray, " params"]:
     """Monte Carlo errors of the optimum, by the curvature that its path has seen."""
-    count = state.num_draws.astype(shares.dtype) / 2
-    used = (jnp.arange(len(shares)) < count)[:, None]
-    centered = jnp.where(used, shares - jnp.sum(shares, axis=0) / count, 0)
+    xp, count = namespace(shares), state.num_draws.astype(shares.dtype) / 2
+    used = (xp.arange(len(shares)) < count)[:, None]
+    centered = xp.where(used, shares - xp.sum(shares, axis=0) / count, 0)
     moved = centered @ state.path.inverse[0]
-    variance = jnp.sum(moved**2, axis=0) / count / jnp.maximum(count - 1, 1)
-    return jnp.sqrt(variance)
+    variance = xp.sum(moved**2, axis=0) / count / xp.maximum(count - 1, 1)
+    return xp.sqrt(variance)

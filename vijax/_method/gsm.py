@@ -1,18 +1,19 @@
+from typing import Any
+
 import equinox as eqx
-import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Scalar
 
-from .._custom_types import Key
+from .._arrays import cholesky, namespace
+from .._custom_types import AnyArray
 from .._family.base import AbstractFamily
-from .._family.full_rank import FullRank
-from .._misc import as_whole, lenient_promotion
-from .._solver.score_matching import whitened_scores
+from .._misc import as_whole
+from .._solver import score_matching
+from .._solver.score_matching import Matched
+from .._target.probe import Probes
 from .._target.target import Target
-from .base import AbstractMethod, check_gaussian, F, moved, start_wide
+from .base import AbstractAskTell, check_gaussian, F, moved, start_wide
 
 
-class GSM(AbstractMethod):
+class GSM(AbstractAskTell):
     r"""Gaussian score matching: the nearest Gaussian with the target's score at a draw.
 
     In closed form for each draw, averaged over a batch; there is nothing to tune. It is
@@ -51,32 +52,42 @@ class GSM(AbstractMethod):
 
     start = start_wide
 
-    def init(self, key: Key, family: AbstractFamily, target: Target) -> None:
-        del key
+    def check(self, family: AbstractFamily, target: Target) -> None:
         check_gaussian(self, family, target)
 
-    def step(
-        self, key: Key, family: F, target: Target, state: None
-    ) -> tuple[F, None, Scalar]:
-        assert isinstance(family, FullRank)
-        loc, tril, dim = family.loc, family.tril, family.dim
-        e, g, loss = whitened_scores(key, family, target, self.num_draws)
-        with lenient_promotion():
-            steps, changes = jax.vmap(_match)(e, g)
-            covariance = jnp.eye(dim, dtype=loc.dtype) + jnp.mean(changes, axis=0)
-            root = jnp.linalg.cholesky(covariance)
-            after = moved(family, loc + tril @ jnp.mean(steps, axis=0), tril @ root)
-            return after, state, loss
+    def step_noise(self, dim: int) -> tuple[int, ...]:
+        return (self.num_draws, dim)
+
+    def begin(self, noise: AnyArray, family: Any) -> Matched:
+        del noise
+        return score_matching.begin(family.loc, family.tril)
+
+    def ask(self, noise: AnyArray, state: Matched) -> tuple[AnyArray, int]:
+        return score_matching.ask(noise, state), self.num_draws
+
+    def tell(
+        self, noise: AnyArray, state: Matched, probes: Probes
+    ) -> tuple[Matched, AnyArray]:
+        e, g, loss = score_matching.whitened_scores(noise, state, probes)
+        xp, (count, dim) = namespace(e), e.shape
+        steps = _match(e, g)
+        left = steps - e
+        # The mean of `e e' - left left'`, without a matrix for each draw.
+        covariance = xp.eye(dim, dtype=e.dtype) + (e.T @ e - left.T @ left) / count
+        root = cholesky(covariance)
+        return score_matching.stepped(state, xp.mean(steps, axis=0), root), loss
+
+    def place(self, family: F, state: Matched) -> F:
+        return moved(family, state.loc, state.tril)
 
 
-def _match(e: Array, g: Array) -> tuple[Array, Array]:
-    """The change of mean and covariance of a standard normal that gives it the score `g`
-    at the point `e`."""
-    along = -jnp.dot(e, g)
-    size = jnp.dot(g, g) + along**2
+def _match(e: AnyArray, g: AnyArray) -> AnyArray:
+    """How far the standard normal moves to have the score `g` at each point `e`."""
+    xp = namespace(e)
+    along = -xp.sum(e * g, axis=1)
+    size = xp.sum(g * g, axis=1) + along**2
     # The positive root of rho (1 + rho) = size.
-    rho = 0.5 * jnp.sqrt(1 + 4 * size) - 0.5
+    rho = 0.5 * xp.sqrt(1 + 4 * size) - 0.5
     gap = g + e
-    step = (gap + e * jnp.dot(g, gap) / (1 + rho + along)) / (1 + rho)
-    left = step - e
-    return step, jnp.outer(e, e) - jnp.outer(left, left)
+    part = xp.sum(g * gap, axis=1) / (1 + rho + along)
+    return (gap + e * part[:, None]) / (1 + rho)[:, None]

@@ -1,40 +1,50 @@
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
-import jax
-import jax.lax as lax
-import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Scalar
+from jaxtyping import Bool, Float, Int
 
-from .._custom_types import Key, Point
+from .._arrays import cond, eigh, namespace, switch
+from .._custom_types import AnyArray
 from .._family.base import AbstractFamily
-from .._family.full_rank import FullRank
-from .._linalg import hessian, index_of_largest, triangular_root
-from .._misc import as_whole, lenient_promotion
-from .._solver import quasi_newton
-from .._target.probe import probe
+from .._linalg import index_of_largest, triangular_root
+from .._misc import as_whole
+from .._solver import curvature, quasi_newton
+from .._solver.quasi_newton import uniform_starts
+from .._target.probe import Probes
 from .._target.target import Target
-from .base import AbstractMethod, check_gaussian, F, moved, start_wide
+from .base import AbstractAskTell, check_gaussian, F, moved, start_wide
 
 
 _MAX_NEWTON = 20
+_SEARCH, _LOOK, _TRY, _DONE = range(4)
+# The parts of a Newton step that are tried, down to none.
+_RATES = np.array([1.0, 0.5, 0.25, 0.0625, 0.0])
+# How much shorter differences are where one of their points has no finite density.
+_SHORTER = 0.1
 
 
 class LaplaceState(NamedTuple):
     """The state of [`vijax.Laplace`][].
 
-    `num_repaired` says how many directions of the Hessian had no negative curvature.
+    `num_repaired` says how many directions of the Hessian had no negative curvature. The
+    Gaussian is the one at `loc` with the Cholesky factor `tril`; `log_p`, `score` and
+    `step`, of Newton's method, are those there; `width` is that of differences.
     """
 
+    stage: Int[AnyArray, ""]
     paths: quasi_newton.Paths
-    num_newton: Int[Array, ""]
-    num_repaired: Int[Array, ""]
-    is_done: Bool[Array, ""]
+    loc: Float[AnyArray, " dim"]
+    tril: Float[AnyArray, "dim dim"]
+    log_p: Float[AnyArray, ""]
+    score: Float[AnyArray, " dim"]
+    step: Float[AnyArray, " dim"]
+    width: Float[AnyArray, ""]
+    num_newton: Int[AnyArray, ""]
+    num_repaired: Int[AnyArray, ""]
 
 
-class Laplace(AbstractMethod):
+class Laplace(AbstractAskTell):
     r"""Laplace's approximation: the Gaussian at the mode, with its curvature.
 
     The mode is that of the density on the unconstrained scale, log-Jacobian included, and
@@ -77,76 +87,130 @@ class Laplace(AbstractMethod):
 
     start = start_wide
 
-    def init(self, key: Key, family: AbstractFamily, target: Target) -> LaplaceState:
-        loc = check_gaussian(self, family, target).loc
-        no = jnp.zeros((), jnp.int32)
-        paths = quasi_newton.begin(loc, self._others(key, loc))
-        return LaplaceState(paths, no, no, jnp.array(False))
+    def check(self, family: AbstractFamily, target: Target) -> None:
+        check_gaussian(self, family, target)
 
-    def _others(self, key: Key, loc: Point) -> Float[Array, "paths dim"]:
-        shape = self.num_starts, loc.size
-        return jr.uniform(key, shape, loc.dtype, -2.0, 2.0)
+    def begin_noise(self, dim: int) -> tuple[int, ...]:
+        return (self.num_starts, dim)
 
-    def step(
-        self, key: Key, family: F, target: Target, state: LaplaceState
-    ) -> tuple[F, LaplaceState, Scalar]:
-        assert isinstance(family, FullRank)
-        searching = ~jnp.all(state.paths.done)
-        others = self._others(key, family.loc)
+    step_noise = begin_noise
 
-        def search():
-            with lenient_promotion():
-                x = quasi_newton.ask(state.paths)
-            probes = probe(target, x, self.num_starts)
-            with lenient_promotion():
-                paths = quasi_newton.tell(others, state.paths, probes)
-                best = paths.x[index_of_largest(paths.log_p)]
-                loss = -jnp.max(paths.log_p)
-                return best, family.tril, state._replace(paths=paths), loss
+    def begin(self, noise: AnyArray, family: Any) -> LaplaceState:
+        xp, loc = namespace(noise), family.loc
+        zero = xp.zeros((), loc.dtype)
+        return LaplaceState(
+            stage=xp.full((), _SEARCH, xp.int32),
+            paths=quasi_newton.begin(loc, uniform_starts(noise)),
+            loc=loc,
+            tril=family.tril,
+            log_p=zero - xp.inf,
+            score=xp.zeros_like(loc),
+            step=xp.zeros_like(loc),
+            width=zero,
+            num_newton=xp.zeros((), xp.int32),
+            num_repaired=xp.zeros((), xp.int32),
+        )
 
-        def newton():
-            best = index_of_largest(state.paths.log_p)
-            first = state.num_newton == 0
-            x = jnp.where(first, state.paths.x[best], family.loc)
-            with lenient_promotion():
-                return _newton(target, x, state)
+    def ask(self, noise: AnyArray, state: LaplaceState) -> tuple[AnyArray, AnyArray]:
+        xp, dim = namespace(noise), noise.shape[1]
+        most = max(self.num_starts, 4 * dim, len(_RATES))
 
-        loc, tril, state, loss = lax.cond(searching, search, newton)
-        return moved(family, loc, tril), state, loss
+        def padded(ask):
+            def run(state):
+                x = ask(state)
+                count = xp.asarray(len(x), xp.int32)
+                return xp.pad(x, ((0, most - len(x)), (0, 0))), count
 
-    def done(self, state: LaplaceState) -> Bool[Array, ""]:
-        return state.is_done
+            return run
+
+        asks = lambda state: quasi_newton.ask(state.paths), _around, _along, _along
+        return switch(state.stage, [padded(ask) for ask in asks], state)
+
+    def tell(
+        self, noise: AnyArray, state: LaplaceState, probes: Probes
+    ) -> tuple[LaplaceState, AnyArray]:
+        tells = self._searched, _looked, _tried, lambda noise, state, probes: state
+        state = switch(state.stage, tells, noise, state, probes)
+        return state, -state.log_p
+
+    def _searched(
+        self, noise: AnyArray, state: LaplaceState, probes: Probes
+    ) -> LaplaceState:
+        xp, others = namespace(noise), uniform_starts(noise)
+        probes = probes.first(self.num_starts)
+        paths = quasi_newton.tell(others, state.paths, probes)
+        best = index_of_largest(paths.log_p)
+        over = xp.all(paths.done)
+        # What the path knows of the curvature is a unit for the differences of scores.
+        roots = lambda: quasi_newton.gaussians(paths)[1][best]
+        root = cond(over, roots, lambda: state.tril)
+        known = xp.all(xp.isfinite(root))
+        width = curvature.width_for(probes.eps)
+        return state._replace(
+            stage=xp.where(over, _LOOK, _SEARCH).astype(xp.int32),
+            paths=paths,
+            loc=paths.x[best],
+            tril=xp.where(known, root, state.tril),
+            log_p=paths.log_p[best],
+            score=paths.score[best],
+            width=xp.asarray(width, state.width.dtype),
+        )
+
+    def place(self, family: F, state: LaplaceState) -> F:
+        return moved(family, state.loc, state.tril)
+
+    def done(self, state: LaplaceState) -> Bool[AnyArray, ""]:
+        return state.stage == _DONE
 
 
-def _newton(
-    target: Target, x: Point, state: LaplaceState
-) -> tuple[Point, Array, LaplaceState, Scalar]:
-    """A step of Newton's method, and the Gaussian of the curvature before it."""
-    value, score = jax.value_and_grad(target.log_density)(x)
-    precision = -hessian(target.log_density, x)
+def _around(state: LaplaceState) -> AnyArray:
+    return curvature.around(state.loc, state.tril, state.width)
+
+
+def _along(state: LaplaceState) -> AnyArray:
+    return state.loc + _RATES.astype(state.loc.dtype)[:, None] * state.step
+
+
+def _looked(noise: AnyArray, state: LaplaceState, probes: Probes) -> LaplaceState:
+    """The Gaussian of the curvature, and Newton's step."""
+    xp, dim = namespace(noise), noise.shape[1]
+    probes = probes.first(4 * dim)
+    precision = curvature.curvature(probes.score, state.tril, state.width)
     # Equilibrated, so that the eigenvalues of narrow and wide coordinates compare.
-    scale = 1 / jnp.sqrt(jnp.maximum(jnp.abs(jnp.diagonal(precision)), 1e-6))
+    scale = 1 / xp.sqrt(xp.maximum(xp.abs(xp.diagonal(precision)), 1e-6))
     unit = scale[:, None] * precision * scale[None, :]
-    values, vectors = jnp.linalg.eigh(0.5 * (unit + unit.T))
-    eps = np.finfo(x.dtype).eps.item() * x.size
-    bad = values <= eps
-    fixed = jnp.where(jnp.abs(values) > eps, jnp.abs(values), 1.0)
-    root = scale[:, None] * vectors / jnp.sqrt(fixed)
-    step = root @ (root.T @ score)
-    tril = triangular_root(root)
-    decrement = jnp.dot(step, score)
-    # No further than the density rises: half as far until it does.
-    density = target.log_density
-    tries = jnp.array([1.0, 0.5, 0.25, 0.0625, 0.0], x.dtype)
-    after = lax.map(lambda rate: density(x + rate * step), tries)
-    after = jnp.where(jnp.isnan(after), -jnp.inf, after)
-    rate = tries[jnp.argmax(after)]
+    values, vectors = eigh(unit)
+    # What rounding makes of a zero.
+    noise_level = 10 * dim * probes.eps / state.width
+    bad = values <= noise_level
+    fixed = xp.where(xp.abs(values) > noise_level, xp.abs(values), 1)
+    root = state.tril @ (scale[:, None] * vectors / xp.sqrt(fixed))
+    sound = xp.all(probes.finite) & xp.all(xp.isfinite(root))
     num_newton = state.num_newton + 1
-    tight = decrement < 1e3 * np.finfo(x.dtype).eps.item()
-    over = tight | (rate == 0) | (num_newton >= _MAX_NEWTON)
-    state = state._replace(
+    tired = num_newton >= _MAX_NEWTON
+    shorter = xp.where(tired, _DONE, _LOOK)
+    return state._replace(
+        stage=xp.where(sound, _TRY, shorter).astype(xp.int32),
+        tril=xp.where(sound, triangular_root(root), state.tril),
+        step=xp.where(sound, root @ (root.T @ state.score), state.step),
+        width=xp.where(sound, state.width, _SHORTER * state.width),
         num_newton=num_newton,
-        num_repaired=jnp.sum(bad).astype(jnp.int32),
-        is_done=over,
+        num_repaired=xp.where(sound, xp.sum(bad), state.num_repaired).astype(xp.int32),
     )
-    return x + rate * step, tril, state, -value
+
+
+def _tried(noise: AnyArray, state: LaplaceState, probes: Probes) -> LaplaceState:
+    """No further than the density rises: half as far until it does."""
+    xp = namespace(noise)
+    probes = probes.first(len(_RATES))
+    best = xp.argmax(probes.log_p)
+    decrement = xp.sum(state.step * state.score)
+    over = (decrement < 1e3 * probes.eps) | (best == len(_RATES) - 1)
+    # The first unit of the differences was a guess.
+    over = (over & (state.num_newton > 1)) | (state.num_newton >= _MAX_NEWTON)
+    return state._replace(
+        stage=xp.where(over, _DONE, _LOOK).astype(xp.int32),
+        loc=probes.x[best],
+        log_p=probes.log_p[best],
+        score=probes.score[best],
+    )

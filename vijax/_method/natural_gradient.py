@@ -1,18 +1,18 @@
-import jax.random as jr
-from jaxtyping import Array, Bool, Scalar
+from typing import Any
 
-from .._custom_types import Key, Point
+from jaxtyping import Bool
+
+from .._custom_types import AnyArray, Key, Point
 from .._family.base import AbstractFamily
 from .._family.full_rank import FullRank
 from .._linalg import mirrored
-from .._misc import lenient_promotion
 from .._solver import natural_gradient
-from .._target.probe import probe
+from .._target.probe import Probes
 from .._target.target import Target
-from .base import AbstractMethod, check_gaussian, F, moved
+from .base import AbstractAskTell, check_gaussian, F, moved
 
 
-class NaturalGradient(AbstractMethod):
+class NaturalGradient(AbstractAskTell):
     r"""Natural gradients of the ELBO for a Gaussian of full rank, without a rate to tune.
 
     The scores at draws are regressed on the noise that the draws were made of: the
@@ -48,25 +48,31 @@ class NaturalGradient(AbstractMethod):
         del key
         return FullRank(loc, scale=0.1)
 
-    def init(
-        self, key: Key, family: AbstractFamily, target: Target
-    ) -> natural_gradient.Ascent:
-        del key
-        gaussian = check_gaussian(self, family, target)
-        return natural_gradient.begin(gaussian.loc, gaussian.tril)
+    def check(self, family: AbstractFamily, target: Target) -> None:
+        check_gaussian(self, family, target)
 
-    def step(
-        self, key: Key, family: F, target: Target, state: natural_gradient.Ascent
-    ) -> tuple[F, natural_gradient.Ascent, Scalar]:
-        shape = natural_gradient.BATCH // 2, state.loc.size
-        e = mirrored(jr.normal(key, shape, state.loc.dtype))
-        with lenient_promotion():
-            x = natural_gradient.ask(e, state)
-        probes = probe(target, x, len(e))
-        with lenient_promotion():
-            after = natural_gradient.tell(e, state, probes)
-            elbo = natural_gradient.batch_elbo(e, state, probes)
-            return moved(family, after.loc, after.tril), after, -elbo
+    def step_noise(self, dim: int) -> tuple[int, ...]:
+        return (natural_gradient.BATCH // 2, dim)
 
-    def done(self, state: natural_gradient.Ascent) -> Bool[Array, ""]:
+    def begin(self, noise: AnyArray, family: Any) -> natural_gradient.Ascent:
+        del noise
+        return natural_gradient.begin(family.loc, family.tril)
+
+    def ask(
+        self, noise: AnyArray, state: natural_gradient.Ascent
+    ) -> tuple[AnyArray, int]:
+        x = natural_gradient.ask(mirrored(noise), state)
+        return x, len(x)
+
+    def tell(
+        self, noise: AnyArray, state: natural_gradient.Ascent, probes: Probes
+    ) -> tuple[natural_gradient.Ascent, AnyArray]:
+        e = mirrored(noise)
+        elbo = natural_gradient.batch_elbo(e, state, probes)
+        return natural_gradient.tell(e, state, probes), -elbo
+
+    def place(self, family: F, state: natural_gradient.Ascent) -> F:
+        return moved(family, state.loc, state.tril)
+
+    def done(self, state: natural_gradient.Ascent) -> Bool[AnyArray, ""]:
         return state.done

@@ -1,23 +1,22 @@
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
-import jax
-import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Scalar
+from jaxtyping import Bool, Int
 
+from .._arrays import choose, namespace
 from .._auto.modes import as_mixture, Gaussians, no_gaussians
-from .._custom_types import Key, Point
+from .._custom_types import AnyArray
 from .._draws.proposal import heavy_tailed
 from .._family.base import AbstractFamily
 from .._family.full_rank import FullRank
 from .._linalg import gaussian_log_prob, index_of_largest, where_rows
-from .._misc import as_whole, lenient_promotion
+from .._misc import as_whole, float_dtype
 from .._solver import quasi_newton
-from .._target.probe import probe
+from .._solver.quasi_newton import uniform_starts
+from .._target.probe import Probes
 from .._target.target import Target
-from .base import AbstractMethod, check_gaussian, F, moved, start_wide
+from .base import AbstractAskTell, check_gaussian, F, moved, start_wide
 
 
 class PathfinderState(NamedTuple):
@@ -29,16 +28,17 @@ class PathfinderState(NamedTuple):
 
     paths: quasi_newton.Paths
     best: Gaussians
-    is_done: Bool[Array, ""]
-    num_evaluations: Int[Array, ""]
+    is_done: Bool[AnyArray, ""]
+    num_evaluations: Int[AnyArray, ""]
 
     @property
-    def num_failed(self) -> Int[Array, ""]:
+    def num_failed(self) -> Int[AnyArray, ""]:
         """How many paths have no Gaussian with a finite ELBO; they are left out."""
-        return jnp.sum(~jnp.isfinite(self.best.elbo))
+        xp = namespace(self.best.elbo)
+        return xp.sum(~xp.isfinite(self.best.elbo))
 
 
-class Pathfinder(AbstractMethod):
+class Pathfinder(AbstractAskTell):
     r"""Pathfinder: the best Gaussian along each of several quasi-Newton paths.
 
     At every iterate of a path, the last one included, the inverse Hessian estimate makes
@@ -86,65 +86,72 @@ class Pathfinder(AbstractMethod):
 
     start = start_wide
 
-    def _others(self, key: Key, loc: Point) -> Float[Array, "paths dim"]:
-        shape = self.num_paths, loc.size
-        return jr.uniform(key, shape, loc.dtype, -2.0, 2.0)
+    def check(self, family: AbstractFamily, target: Target) -> None:
+        check_gaussian(self, family, target)
 
-    def init(self, key: Key, family: AbstractFamily, target: Target) -> PathfinderState:
-        loc = check_gaussian(self, family, target).loc
-        paths = quasi_newton.begin(loc, self._others(key, loc))
+    def begin_noise(self, dim: int) -> tuple[int, ...]:
+        return (self.num_paths, dim)
+
+    def step_noise(self, dim: int) -> tuple[int, ...]:
+        return (self.num_paths + self.num_elbo_draws, dim)
+
+    def begin(self, noise: AnyArray, family: Any) -> PathfinderState:
+        xp, loc = namespace(noise), family.loc
+        paths = quasi_newton.begin(loc, uniform_starts(noise))
         best = no_gaussians(self.num_paths, loc)
-        return PathfinderState(paths, best, jnp.array(False), jnp.zeros((), jnp.int32))
+        return PathfinderState(paths, best, xp.array(False), xp.zeros((), xp.int32))
 
-    def step(
-        self, key: Key, family: F, target: Target, state: PathfinderState
-    ) -> tuple[F, PathfinderState, Scalar]:
+    def ask(self, noise: AnyArray, state: PathfinderState) -> tuple[AnyArray, int]:
+        xp, e = namespace(noise), noise[self.num_paths :]
+        loc, tril = quasi_newton.gaussians(state.paths)
+        draws = loc[:, None, :] + xp.einsum("kij,sj->ksi", tril, e)
+        trials = quasi_newton.ask(state.paths)
+        x = xp.concatenate([trials, draws.reshape(-1, trials.shape[1])])
+        return x, len(x)
+
+    def tell(
+        self, noise: AnyArray, state: PathfinderState, probes: Probes
+    ) -> tuple[PathfinderState, AnyArray]:
+        xp, num_paths = namespace(noise), self.num_paths
+        loc, tril = quasi_newton.gaussians(state.paths)
+        log_q = gaussian_log_prob(tril, noise[num_paths:])
+        log_p = probes.log_p[num_paths:].reshape(log_q.shape)
+        elbo = xp.mean(log_p - log_q, axis=1)
+        elbo = xp.where(state.paths.found, elbo, -xp.inf)
+        # NaN is not better than anything.
+        new = Gaussians(loc, tril, elbo)
+        best = where_rows(elbo > state.best.elbo, new, state.best)
+        # These are the Gaussians of before the step: once more after the last one.
+        over = xp.all(state.paths.done)
+        others = uniform_starts(noise[:num_paths])
+        after = PathfinderState(
+            paths=quasi_newton.tell(others, state.paths, probes.first(num_paths)),
+            best=best,
+            is_done=over,
+            num_evaluations=state.num_evaluations + probes.count,
+        )
+        top = xp.max(best.elbo)
+        found = xp.isfinite(top)
+        loss = -xp.where(found, top, xp.max(after.paths.log_p))
+        # At the end without any Gaussian, the run has failed.
+        return after, xp.where(over & ~found, xp.nan, loss)
+
+    def place(self, family: F, state: PathfinderState) -> F:
         assert isinstance(family, FullRank)
-        place_key, noise_key = jr.split(key)
-        others = self._others(place_key, family.loc)
-        shape = self.num_elbo_draws, family.dim
-        e = jr.normal(noise_key, shape, family.loc.dtype)
-        with lenient_promotion():
-            loc, tril = quasi_newton.gaussians(state.paths)
-            draws = loc[:, None, :] + jnp.einsum("kij,sj->ksi", tril, e)
-            trials = quasi_newton.ask(state.paths)
-            x = jnp.concatenate([trials, draws.reshape(-1, family.dim)])
-        probes = probe(target, x, len(x))
-        with lenient_promotion():
-            log_q = jax.vmap(lambda tril: gaussian_log_prob(tril, e))(tril)
-            log_p = probes.log_p[self.num_paths :].reshape(log_q.shape)
-            elbo = jnp.mean(log_p - log_q, axis=1)
-            elbo = jnp.where(state.paths.found, elbo, -jnp.inf)
-            # NaN is not better than anything.
-            new = Gaussians(loc, tril, elbo)
-            best = where_rows(elbo > state.best.elbo, new, state.best)
-            # These are the Gaussians of before the step: once more after the last one.
-            over = jnp.all(state.paths.done)
-            after = PathfinderState(
-                paths=quasi_newton.tell(others, state.paths, probes[: self.num_paths]),
-                best=best,
-                is_done=over,
-                num_evaluations=state.num_evaluations + jnp.int32(len(x)),
-            )
-            first = index_of_largest(best.elbo)
-            found = jnp.isfinite(best.elbo[first])
-            family = moved(
-                family,
-                jnp.where(found, best.loc[first], family.loc),
-                jnp.where(found, best.tril[first], family.tril),
-            )
-            top = jnp.where(found, best.elbo[first], jnp.max(after.paths.log_p))
-            # At the end without any Gaussian, the run has failed.
-            return family, after, jnp.where(over & ~found, jnp.nan, -top)
+        first = index_of_largest(state.best.elbo)
+        found = namespace(first).isfinite(state.best.elbo[first])
+        best = state.best.loc[first], state.best.tril[first]
+        return moved(family, *choose(found, best, (family.loc, family.tril)))
 
-    def done(self, state: PathfinderState) -> Bool[Array, ""]:
+    def done(self, state: PathfinderState) -> Bool[AnyArray, ""]:
         return state.is_done
 
     def answer(self, family: AbstractFamily, state: PathfinderState) -> AbstractFamily:
         good = np.flatnonzero(np.isfinite(np.asarray(state.best.elbo)))
         if len(good) < 2:
             return family
-        return as_mixture(state.best, tuple(good.tolist()), np.ones(len(good)))
+        weights, dtype = np.ones(len(good)), float_dtype(family)
+        return as_mixture(state.best, tuple(good.tolist()), weights, dtype)
 
     def proposal(self, family: AbstractFamily, state: PathfinderState) -> AbstractFamily:
         return heavy_tailed(self.answer(family, state))

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from .._auto.stages import agreement, AutoState
@@ -17,7 +16,7 @@ from .._diagnostic.kernel_stein_discrepancy import (
     KernelSteinDiscrepancy,
 )
 from .._draws.diagnosis import diagnose, Diagnosis, with_own_moments
-from .._draws.draw import draw
+from .._draws.draw import drawn
 from .._draws.draws import Draws
 from .._draws.hamiltonian import own_coordinates
 from .._draws.importance_correction import proposed
@@ -27,11 +26,11 @@ from .._draws.psis import NUM_DRAWS
 from .._family.base import AbstractFamily
 from .._family.point_estimates import PointEstimates
 from .._method.auto_next import AutoNext, AutoNextState
-from .._misc import key_for, split_key
+from .._misc import float_dtype, key_for, split_key
 from .._run.fit_result import Fit
 from .._run.results import name_of
 from .._target.given import given
-from .._target.target import Target
+from .._target.probe import HostProbe
 from .mode_search import search_for_modes, Starts
 from .trajectories import Moved, moved
 
@@ -104,30 +103,32 @@ def gather(fit: Fit, key: Key, num_draws: int, num_starts: int) -> Evidence:
         family, target = family.family, given(target, family.values)
     proposal_key, plain_key = split_key(key)
     ksd = None
+    probe = HostProbe(target)
     if family.has_density:
-        smooth, plain = family, draw(family, target, num_draws, key=plain_key)
+        smooth, plain = family, drawn(family, probe, num_draws, plain_key, {})
     else:
         smooth, plain = check_particles(family), each_particle(family, target)
         ksd = kernel_stein_discrepancy(plain.x, target, key=key_for(key, _SIGNING))
     proposal = fit.proposal
     corrected = proposal is not None
     proposal = heavy_tailed(smooth) if proposal is None else proposal
-    weights = _weighed(proposal, target, num_draws, proposal_key)
+    weights = _weighed(proposal, probe, num_draws, proposal_key)
     if not corrected:
         quantities = with_own_moments(weights.quantities, plain)
         weights = dataclasses.replace(weights, quantities=quantities)
+    x = np.asarray(plain.x, np.float64)
     scores, ends = None, None
     if family.has_density:
-        gaps = np.asarray(_discrepancies(family, target, plain.x))
+        gaps = _discrepancies(family, probe, x)
         scores = Scores(float(np.mean(gaps)), float(np.max(gaps)))
         if weights.has_few:
-            ends = moved(family, plain, scores.worst, key_for(key, _MOVING))
+            ends = moved(family, probe, plain, scores.worst, key_for(key, _MOVING))
     own = _own_starts(fit)
     found = None
     if own is None and num_starts > 0 and target.dim <= _MOST_DIM:
         found = search_for_modes(
-            target,
-            plain.x,
+            probe,
+            x,
             weights.log_evidence,
             key=key_for(key, _STARTING),
             num_starts=num_starts,
@@ -152,29 +153,32 @@ def gather(fit: Fit, key: Key, num_draws: int, num_starts: int) -> Evidence:
 
 
 def _weighed(
-    proposal: AbstractFamily, target: Target, num_draws: int, key: Key
+    proposal: AbstractFamily, probe: HostProbe, num_draws: int, key: Key
 ) -> Diagnosis:
-    diagnosis = diagnose(proposed(proposal, target, num_draws, key))
+    diagnosis = diagnose(proposed(proposal, probe, num_draws, key))
     if diagnosis.worst_khat > _UNSURE and not diagnosis.has_few:
         # A k-hat is known to a tenth only, and of many one is large by chance.
         num_draws *= _SECOND_LOOK
-        diagnosis = diagnose(proposed(proposal, target, num_draws, key))
+        diagnosis = diagnose(proposed(proposal, probe, num_draws, key))
     return diagnosis
 
 
-@eqx.filter_jit
-def _discrepancies(family: AbstractFamily, target: Target, x: Any) -> Any:
+def _discrepancies(family: AbstractFamily, probe: HostProbe, x: np.ndarray) -> np.ndarray:
     """`E (root' (score p - score q))^2` of each coordinate where the family has unit
     covariance."""
-    coordinates = own_coordinates(family, x)
+    coordinates, x = own_coordinates(family, x), x[:_SCORE_DRAWS]
+    on_host = family.on_host()
+    own = np.asarray(_scores(family, x)) if on_host is None else on_host.score(x)
+    _, _, scores = probe.raw(x)
+    with np.errstate(all="ignore"):
+        return np.mean(coordinates.pulled(scores - own) ** 2, axis=0)
 
-    def gap(x: Any) -> Any:
-        between = jax.grad(target.log_density)(x) - jax.grad(family.log_prob)(x)
-        return coordinates.score(between)
 
+@eqx.filter_jit
+def _scores(family: AbstractFamily, x: Any) -> Any:
+    x = x.astype(float_dtype(family))
     # One after the other: as much memory as one gradient takes.
-    gaps = jax.lax.map(gap, x[:_SCORE_DRAWS], batch_size=16)
-    return jnp.mean(gaps**2, axis=0)
+    return jax.lax.map(jax.grad(family.log_prob), x, batch_size=16)
 
 
 def _history(fit: Fit) -> AutoState | None:

@@ -9,6 +9,7 @@ import jax
 import jax.flatten_util as jfu
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jaxtyping import Array, Float
 
 from .._custom_types import Key, Point
@@ -102,7 +103,8 @@ def _parts(fit: Fit) -> tuple[Callable, Array] | None:
     """The loss of one draw or pair, `one(item, family, target)`, and what makes each."""
     method: Any = fit.problem.method
     if isinstance(method, DADVI):
-        return _pair_loss, fit.state.pairs
+        pairs = np.asarray(fit.state.pairs, fit.family.loc.dtype)
+        return _pair_loss, jax.device_put(pairs)
     objective: Any = getattr(method, "objective", None)
     inner = getattr(objective, "objective", None)
     is_fixed = isinstance(method, Descent) and isinstance(objective, FixedDraws)

@@ -2,22 +2,17 @@
 
 from typing import NamedTuple
 
-import equinox as eqx
-import jax
-import jax.lax as lax
-import jax.numpy as jnp
-import jax.random as jr
-import jax.scipy.linalg as jsl
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool, Float
 
+from .._arrays import cholesky, solve_lower
 from .._auto.stages import spread_starts
-from .._custom_types import Key, Point
-from .._linalg import equilibrated_cholesky, hessian, mirrored
-from .._misc import float_dtype, lenient_promotion
-from .._solver import quasi_newton
-from .._target.probe import probe
-from .._target.target import Target
+from .._custom_types import Key
+from .._elliptical import Elliptical
+from .._linalg import equilibrated_cholesky, mirrored, triangular_root
+from .._misc import Seed
+from .._solver import curvature, quasi_newton
+from .._target.probe import HostProbe
 
 
 # How many of the ends elsewhere are looked at more closely.
@@ -36,54 +31,54 @@ class Starts(NamedTuple):
 
 
 class _Ends(NamedTuple):
-    x: Float[Array, "starts dim"]
-    log_p: Float[Array, " starts"]
-    near: Bool[Array, " starts"]
-    apart: Bool[Array, " starts"]
+    paths: quasi_newton.Paths
+    near: Bool[np.ndarray, " starts"]
+    apart: Bool[np.ndarray, " starts"]
 
 
-@eqx.filter_jit
 def _search(
-    target: Target, x: Float[Array, "draws dim"], key: Key, num_starts: int
+    probe: HostProbe, x: Float[np.ndarray, "draws dim"], key: Key, num_starts: int
 ) -> _Ends:
-    dtype, dim = float_dtype(x), target.dim
+    seed, dim = Seed(key), x.shape[1]
 
-    def others(step: Array) -> Array:
-        shape = (num_starts + 1) // 2, dim
-        half = jr.normal(jr.fold_in(key, step), shape, dtype)
+    def others(step: int) -> np.ndarray:
+        half = seed.generator(step).standard_normal(((num_starts + 1) // 2, dim))
         return spread_starts(mirrored(half), num_starts)
 
-    def go_on(paths: quasi_newton.Paths) -> quasi_newton.Paths:
-        with lenient_promotion():
-            points = quasi_newton.ask(paths)
-        probes = probe(target, points, num_starts)
-        with lenient_promotion():
-            return quasi_newton.tell(others(paths.num_steps + 1), paths, probes)
-
-    first = others(jnp.zeros((), jnp.int32))
-    paths = quasi_newton.begin(target.model.initial().astype(dtype), first)
-    paths = lax.while_loop(lambda paths: ~jnp.all(paths.done), go_on, paths)
-    with lenient_promotion():
-        loc = jnp.mean(x, axis=0)
-        root = equilibrated_cholesky((x - loc).T @ (x - loc) / len(x), 1e-4)
-        z = jsl.solve_triangular(root, (paths.x - loc).T, lower=True)
-        near = jnp.sum(z**2, axis=0) < dim + 4 * (2 * dim) ** 0.5 + 8
-    converged = paths.converged
-    return _Ends(paths.x, paths.log_p, converged & near, converged & ~near)
+    initial = np.asarray(probe.target.model.initial(), np.float64)
+    paths, step = quasi_newton.begin(initial, others(0)), 0
+    while not np.all(paths.done):
+        step += 1
+        probes = probe(quasi_newton.ask(paths))
+        with np.errstate(all="ignore"):
+            paths = quasi_newton.tell(others(step), paths, probes)
+    loc = np.mean(x, axis=0)
+    root = equilibrated_cholesky((x - loc).T @ (x - loc) / len(x), 1e-4)
+    z = Elliptical(loc, root).inside(paths.x)
+    near = np.sum(z**2, axis=1) < dim + 4 * (2 * dim) ** 0.5 + 8
+    return _Ends(paths, paths.converged & near, paths.converged & ~near)
 
 
-@eqx.filter_jit
-def _log_evidence(target: Target, x: Point) -> Array:
-    """By Laplace's approximation; NaN where `x` is no maximum."""
-    factor = jnp.linalg.cholesky(-hessian(target.log_density, x))
-    half_log_det = jnp.sum(jnp.log(jnp.diagonal(factor)))
-    constant = 0.5 * x.size * np.log(2 * np.pi).item()
-    return target.log_density(x) + constant - half_log_det
+def _log_evidence(probe: HostProbe, paths: quasi_newton.Paths, i: int) -> float:
+    """By Laplace's approximation at the end of a path; NaN where that is no maximum."""
+    with np.errstate(all="ignore"):
+        root = quasi_newton.gaussians(paths)[1][i]
+        width = np.array(curvature.width_for(float(np.finfo(probe.dtype).eps)))
+        # The path's own idea of the curvature is a unit for the first look only.
+        for _ in range(2):
+            probes = probe(curvature.around(paths.x[i], root, width))
+            found = curvature.curvature(probes.score, root, width)
+            factor = cholesky(found)
+            if not np.all(probes.finite) or not np.all(np.isfinite(factor)):
+                return np.nan
+            root = triangular_root(solve_lower(factor, root.T).T)
+    log_det = np.sum(np.log(np.diagonal(root)))
+    return float(paths.log_p[i] + 0.5 * len(root) * np.log(2 * np.pi) + log_det)
 
 
 def search_for_modes(
-    target: Target,
-    x: Float[Array, "draws dim"],
+    probe: HostProbe,
+    x: Float[np.ndarray, "draws dim"],
     log_evidence: float,
     *,
     key: Key,
@@ -93,23 +88,23 @@ def search_for_modes(
 
     **Arguments:**
 
-    - `target`: what was approximated. All of its data are used.
+    - `probe`: evaluates what was approximated. All of its data are used.
     - `x`: draws of the approximation.
     - `log_evidence`: the evidence that the approximation accounts for.
     - `key`: randomness of the starts. Keyword only.
     - `num_starts`: how many. Keyword only.
     """
-    ends = jax.tree.map(np.asarray, _search(target, x, key, num_starts))
-    places = np.flatnonzero(ends.apart)
-    places = places[np.argsort(-ends.log_p[places])]
+    ends = _search(probe, x, key, num_starts)
+    places, log_p = np.flatnonzero(ends.apart), ends.paths.log_p
+    places = places[np.argsort(-log_p[places])]
     share, last, looked = 0.0, np.inf, 0
     for i in places:
         if looked == _MOST:
             break
-        if last - ends.log_p[i] < _SAME:
+        if last - log_p[i] < _SAME:
             continue
-        last, looked = ends.log_p[i], looked + 1
-        mass = float(_log_evidence(target, jnp.asarray(ends.x[i]))) - log_evidence
+        last, looked = log_p[i], looked + 1
+        mass = _log_evidence(probe, ends.paths, int(i)) - log_evidence
         if np.isfinite(mass):
             share = max(share, float(1 / (1 + np.exp(-np.clip(mass, -700, 700)))))
     return Starts(int(ends.near.sum()), len(places), share)

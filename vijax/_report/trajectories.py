@@ -2,11 +2,15 @@
 
 import dataclasses
 
+import jax
+import numpy as np
+
 from .._custom_types import Key
 from .._draws.diagnosis import diagnose_equal, Quantity, with_own_moments
 from .._draws.draws import Draws
 from .._draws.hamiltonian import carried, FEWEST_ACCEPTED
 from .._family.base import AbstractFamily
+from .._target.probe import HostProbe
 
 
 # In fewer coordinates few weights mean that the family is far off, or tails are heavy.
@@ -34,7 +38,11 @@ class Moved:
 
 
 def moved(
-    family: AbstractFamily, plain: Draws, score_discrepancy: float, key: Key
+    family: AbstractFamily,
+    probe: HostProbe,
+    plain: Draws,
+    score_discrepancy: float,
+    key: Key,
 ) -> Moved | None:
     """Draws that trajectories have moved, or `None` where these would say nothing: in few
     coordinates, with scores that are too different, or if they are not accepted.
@@ -42,6 +50,7 @@ def moved(
     **Arguments:**
 
     - `family`: what is judged.
+    - `probe`: evaluates the target.
     - `plain`: its draws.
     - `score_discrepancy`: of the worst coordinate.
     - `key`: randomness.
@@ -49,9 +58,11 @@ def moved(
     # NaN is not below anything.
     if family.dim < _FEWEST_DIM or not score_discrepancy < _SCORE_DISCREPANCY:
         return None
-    ends = carried(plain.target, family, plain.x[:_NUM_MOVED], key)
-    acceptance = float(ends.acceptance)
-    if not acceptance >= FEWEST_ACCEPTED:
+    x = np.asarray(plain.x, np.float64)[:_NUM_MOVED]
+    ends = carried(probe, family, x, key)
+    if not ends.acceptance >= FEWEST_ACCEPTED:
         return None
-    draws = Draws(ends.x, None, ends.log_p, plain.target)
-    return Moved(with_own_moments(diagnose_equal(draws), plain), acceptance)
+    dtype = plain.x.dtype
+    arrays = jax.device_put((ends.x.astype(dtype), ends.log_p.astype(dtype)))
+    draws = Draws(arrays[0], None, arrays[1], plain.target)
+    return Moved(with_own_moments(diagnose_equal(draws), plain), ends.acceptance)

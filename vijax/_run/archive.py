@@ -262,9 +262,13 @@ def fill_in(
         there, shape = stored.leaves[name], leaf.shape
         if i >= num_fixed:
             shape = (_num_rows(there), *shape[1:])
-        if there != _describe(leaf.dtype, shape):
+        dtype = leaf.dtype
+        if isinstance(leaf, np.ndarray) and there == _describe("float32", shape):
+            # What the host keeps with 64 bits an earlier version had with fewer.
+            dtype = np.dtype(np.float32)
+        if there != _describe(dtype, shape):
             refuse(f"`{name}`", there, described[name])
-        out.append(_as_leaf(stored.path, parts[name], name, leaf, shape))
+        out.append(_as_leaf(stored.path, parts[name], name, leaf, shape, dtype))
     return jtu.tree_unflatten(jtu.tree_structure((fixed, growing)), out)
 
 
@@ -274,11 +278,16 @@ def _num_rows(description: str) -> int:
     return int(found[1]) if found else 0
 
 
-def _as_leaf(path: pathlib.Path, part: bytes, name: str, leaf: Any, shape: tuple) -> Any:
+def _as_leaf(
+    path: pathlib.Path, part: bytes, name: str, leaf: Any, shape: tuple, dtype: Any
+) -> Any:
     numbers = _numbers(leaf)
     whole = shape + numbers.shape[leaf.ndim :]
     try:
-        value = jax.device_put(_array(part, name, np.dtype(numbers.dtype), whole))
+        value = _array(part, name, numbers.dtype if _is_key(leaf) else dtype, whole)
     except _Damage as e:
         raise damaged(path, str(e)) from e
+    if isinstance(leaf, np.ndarray):
+        return value.astype(leaf.dtype)
+    value = jax.device_put(value)
     return jr.wrap_key_data(value, impl=jr.key_impl(leaf)) if _is_key(leaf) else value

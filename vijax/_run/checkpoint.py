@@ -10,16 +10,21 @@ from jaxtyping import PyTree
 from numpyro.distributions.transforms import Transform
 
 from .._method.base import label
+from .._misc import is_array
 from .archive import write
 from .checks import check_folder
 from .files import as_path
 
 
+# What a file calls the method of the fit that stands until another one is over.
+BEFORE = "the method before"
+
+
 def parts_of(fit: Any) -> tuple[PyTree, PyTree, dict[str, str]]:
     """The arrays of a fit, those whose length may differ, and what must agree besides."""
     problem = fit.problem
-    fixed = eqx.filter((fit.progress, fit.result, problem.key), eqx.is_array)
-    growing = (fit.losses, fit.trackers, fit.tracked_steps)
+    fixed: tuple = eqx.filter((fit.progress, fit.result, problem.key), is_array)
+    growing: tuple = (fit.losses, fit.trackers, fit.tracked_steps)
     target = problem.target
     params = []
 
@@ -38,6 +43,10 @@ def parts_of(fit: Any) -> tuple[PyTree, PyTree, dict[str, str]]:
     }
     for path, leaf in jtu.tree_flatten_with_path(problem.target.data)[0]:
         context[f"`data{jtu.keystr(path)}`"] = f"{leaf.dtype}{list(leaf.shape)}"
+    if fit.before is not None:
+        fixed_before, growing_before, of_before = parts_of(fit.before)
+        fixed, growing = (*fixed, fixed_before), (*growing, growing_before)
+        context[BEFORE] = of_before["the method"]
     return fixed, growing, context
 
 

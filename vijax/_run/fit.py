@@ -19,21 +19,16 @@ from .._method.auto import Auto
 from .._method.base import AbstractMethod, F, Recipe
 from .._misc import as_key, as_whole, is_traced
 from .._target.target import check_target, Target
-from .auto_batches import in_batches, on_a_part
+from .auto_batches import FIRST_STEPS, fit_in_batches, in_batches, on_a_part
 from .checks import check_finite, check_method, check_stop, check_track
-from .explain import explain_start
 from .fit_result import Fit
-from .host import conduct, Run
 from .method_names import named_method
 from .options import Options
 from .points import check_can_estimate, with_points
 from .results import RESULTS
 from .richer_family import with_richer_family
 from .start import as_recipe, find_point, start
-
-
-# More than the first of two stages ever takes.
-_FIRST_STEPS = 10_000
+from .started import fit_on_host
 
 
 def fit(
@@ -159,41 +154,13 @@ def fit(
         max_steps = as_whole("max_steps", max_steps, 0)
         run_one = functools.partial(_fit_traced, max_steps=max_steps, throw=throw)
         if through_batches:
-            first = run_one(on_a_part(problem), None, max_steps=_FIRST_STEPS)
+            first = run_one(on_a_part(problem), None, max_steps=FIRST_STEPS)
             return run_one(*in_batches(problem, first))
         return run_one(problem, start_from)
     if through_batches:
-        return _fit_batches(problem, max_steps, options)
-    fit = _fit_host(problem, start_from, max_steps, options)
+        return fit_in_batches(problem, max_steps, options, Fit)
+    fit = fit_on_host(problem, start_from, max_steps, options, Fit)
     return with_richer_family(fit, max_steps - int(fit.num_steps), options)
-
-
-def _fit_batches(problem: Problem, max_steps: int, options: Options) -> Fit:
-    # Callbacks may bring other data of all the rows, and checkpoints are of the whole.
-    first = _fit_host(on_a_part(problem), None, _FIRST_STEPS, options.alone())
-    stopped = bool(first.result == RESULTS.interrupted)
-    problem, family = in_batches(problem, first)
-    fit = _fit_host(problem, family, 0 if stopped else max_steps, options)
-    if stopped:
-        fit = eqx.tree_at(lambda fit: fit.result, fit, first.result)
-    return fit
-
-
-def _fit_host(
-    problem: Problem,
-    start_from: AbstractFamily | Recipe | None,
-    max_steps: int,
-    options: Options,
-) -> Fit:
-    key, target = problem.key, problem.target
-    run = Run.begin(problem, start_from)
-    if not isinstance(start_from, AbstractFamily) and not run.begins_well():
-        # Looking for a point takes a program of its own, so only now.
-        point, found = find_point(key, target)
-        if not bool(found):
-            raise ValueError(explain_start(target, key))
-        run = Run.begin(problem, start_from, point)
-    return conduct(run, max_steps, options, Fit)
 
 
 def _fit_traced(

@@ -1,6 +1,7 @@
 """What `vi.fit` hands back: the family, its history, and how to go on."""
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, Literal
@@ -20,17 +21,18 @@ from .._family.base import AbstractFamily, has_moment
 from .._family.point_estimates import PointEstimates
 from .._loop.base import AbstractStop, Problem, Progress, replace_target
 from .._method.base import AbstractMethod, F, label, State
-from .._misc import as_flag, as_key, as_whole, is_traced, is_tracer
+from .._misc import as_flag, as_key, as_whole, is_array, is_traced, is_tracer
+from .._target.probe import HostProbe
 from .._target.target import check_target, Target
+from .auto_batches import is_on_a_part, resumed_in_batches
 from .checks import check_method, check_stop
 from .history import History
-from .host import conduct, Run
+from .host import conduct, restarted, run_of
 from .method_names import named_method
 from .options import Options
 from .points import check_can_estimate
-from .results import name_of
+from .results import name_of, RESULTS
 from .richer_family import with_richer_family
-from .start import restart
 
 
 class Fit(eqx.Module, Generic[F]):
@@ -45,6 +47,8 @@ class Fit(eqx.Module, Generic[F]):
     - `tracked_steps`: after how many steps each record was made.
     - `result`: why the run ended, a member of [`vijax.RESULTS`][]: compare with `==`,
         or read the sentence `vi.RESULTS[fit.result]`.
+    - `before`: where a further stage of `"auto"` is not over, the fit that stands until
+        it is: `family`, `mean`, `std` and draws are its. Else `None`.
     """
 
     progress: Progress
@@ -52,6 +56,7 @@ class Fit(eqx.Module, Generic[F]):
     trackers: dict[str, PyTree[Array]]
     tracked_steps: Int[Array, " records"]
     result: Any
+    before: "Fit | None"
     _arrays: PyTree[Array]
     _held: Held = eqx.field(static=True)
 
@@ -63,15 +68,17 @@ class Fit(eqx.Module, Generic[F]):
         trackers: dict[str, PyTree[Array]],
         tracked_steps: Int[Array, " records"],
         result: Any,
+        before: "Fit | None" = None,
     ):
         self.progress = progress
+        self.before = before
         self.losses = losses
         self.trackers = trackers
         self.tracked_steps = tracked_steps
         self.result = result
         # Only arrays are leaves. And what a surrounding `jax.vmap` does not batch stays
         # out of its outputs, or a thousand fits would hold the data a thousand times.
-        is_leaf = is_tracer if is_tracer(losses) else eqx.is_array
+        is_leaf = is_tracer if is_tracer(losses) else is_array
         self._arrays, rest = eqx.partition(problem, is_leaf)
         self._held = Held(rest)
 
@@ -103,6 +110,8 @@ class Fit(eqx.Module, Generic[F]):
     @property
     def family(self) -> F:
         """The fitted family: after a failure, the last good one."""
+        if self.before is not None:
+            return self.before.family
         family = self.progress.family
         if not is_tracer(self.num_steps) and self.num_steps.ndim == 0:
             family = self.problem.method.answer(family, self.state)
@@ -191,12 +200,22 @@ class Fit(eqx.Module, Generic[F]):
             )
         num_draws, key = as_whole("num_draws", num_draws, 1), as_key(key)
         proposal = heavy_tailed(family) if proposal is None else proposal
-        return draw_corrected(family, proposal, problem.target, num_draws, key, origin)
+        probe = HostProbe(problem.target)
+        return draw_corrected(family, proposal, probe, num_draws, key, origin)
 
     @property
     def proposal(self) -> AbstractFamily | None:
         """What corrected draws are chosen from, where draws are corrected by default."""
+        if self.before is not None:
+            return self.before.proposal
         return self.problem.method.proposal(self.progress.family, self.state)
+
+    def _has_ended(self) -> bool:
+        """Whether it is what an uninterrupted run comes to, and its method can go on."""
+        done = self.problem.method.done(self.progress.state)
+        ended = RESULTS.converged, RESULTS.max_steps, RESULTS.stopped, RESULTS.nonfinite
+        can_go_on = done is None or not bool(done)
+        return can_go_on and any(bool(self.result == result) for result in ended)
 
     def resume(
         self,
@@ -240,6 +259,12 @@ class Fit(eqx.Module, Generic[F]):
         if is_traced(self):
             raise ValueError("`resume` works on the host, not inside `jax.jit`.")
         self._check_single()
+        if self.before is not None and (method is not None or target is not None):
+            # Of the stage that was under way nobody knows what it would have come to.
+            changes = {"method": method, "target": target, "stop": stop}
+            host = {"callbacks": callbacks, "callback_every": callback_every}
+            files = {"progress": progress, "checkpoint": checkpoint, "throw": throw}
+            return self.before.resume(max_steps, **changes, **host, **files)
         max_steps = as_whole("max_steps", max_steps, 0, None)
         options = Options(
             callbacks=callbacks,
@@ -248,8 +273,14 @@ class Fit(eqx.Module, Generic[F]):
             checkpoint=checkpoint,
             throw=throw,
         )
-        problem, before = self.problem, self.progress.cleared()
+        problem, before = self.problem, self.progress
+        if self.before is not None and is_on_a_part(self):
+            return resumed_in_batches(self, max_steps, options)
         keeps_stop = isinstance(stop, str) and stop == "same"
+        is_new = method is not None or target is not None or not keeps_stop
+        if is_new or self._has_ended():
+            # It goes on beyond where its rule was met, or from where it had failed.
+            before = before.cleared()
         if not keeps_stop:
             check_stop(stop)
             problem = dataclasses.replace(problem, stop=stop)
@@ -266,14 +297,14 @@ class Fit(eqx.Module, Generic[F]):
             problem = dataclasses.replace(problem, method=method)
         if method is not None or not keeps_stop:
             new = {"new_method": method is not None, "new_stop": not keeps_stop}
-            before = restart(problem, before, **new)
+            before = restarted(problem, before, **new)
         made = int(self.num_steps)
         tracked = jax.tree.map(np.asarray, (self.trackers, self.tracked_steps))
-        run = Run(problem, before, History(np.asarray(self.losses)[:made], *tracked))
-        fit = conduct(run, max_steps, options, Fit)
-        # A fit that was over has had its chance.
+        run = run_of(problem, before, History(np.asarray(self.losses)[:made], *tracked))
+        make_fit = functools.partial(Fit, before=self.before)
+        fit = conduct(run, max_steps, options, make_fit)
         left = max_steps - (int(fit.num_steps) - made)
-        return with_richer_family(fit, left, options) if left < max_steps else fit
+        return with_richer_family(fit, left, options)
 
 
 @eqx.filter_jit

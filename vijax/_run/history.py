@@ -18,17 +18,25 @@ class History:
 
     def append(self, records: Records, before: int, made: int) -> None:
         """Take in the records of the `made` steps after the first `before`."""
-        needed = before + made
-        if needed > self.losses.size:
-            grown = np.empty(max(needed, 2 * self.losses.size), self.losses.dtype)
-            grown[:before] = self.losses[:before]
-            self.losses = grown
-        self.losses[before:needed] = np.asarray(records.losses)[:made]
+        self.add_losses(np.asarray(records.losses)[:made], before)
         count = int(records.num_tracked)
         if count:
             cut = lambda x: np.asarray(x)[:count]
             tracked = jax.tree.map(cut, records.tracked)
-            self._tracked.append((tracked, cut(records.tracked_steps)))
+            self.add_tracked(tracked, cut(records.tracked_steps))
+
+    def add_tracked(self, tracked: PyTree[np.ndarray], steps: np.ndarray) -> None:
+        """Take in what the trackers saw at some steps."""
+        self._tracked.append((tracked, steps))
+
+    def add_losses(self, losses: np.ndarray, before: int) -> None:
+        """Take in the losses of the steps after the first `before`."""
+        needed = before + len(losses)
+        if needed > self.losses.size:
+            grown = np.empty(max(needed, 2 * self.losses.size), self.losses.dtype)
+            grown[:before] = self.losses[:before]
+            self.losses = grown
+        self.losses[before:needed] = losses
 
     def tracked(self) -> tuple[PyTree[np.ndarray], np.ndarray]:
         """What the trackers recorded, and at which steps."""

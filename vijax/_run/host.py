@@ -1,117 +1,86 @@
 """A run on the host: compiled chunks of steps, and callbacks and files between them."""
 
+import dataclasses
+import os
 import time
 import warnings
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
+import jax.random as jr
 import numpy as np
-from jaxtyping import PyTree
 
 from .._custom_types import Point
 from .._family.base import AbstractFamily
-from .._loop.base import MAX_NONFINITE, Problem, Progress, Records, replace_target
-from .._loop.chunk import advance
-from .._method.base import Recipe
-from .._misc import float_dtype
+from .._loop.base import Problem, Progress, replace_target
+from .._loop.chunk import begin
+from .._method.base import AbstractAskTell, Recipe
 from .._target.target import Target
+from .base import AbstractRun, nothing
 from .checkpoint import save
+from .compiled_run import CompiledRun
 from .explain import explain_failure
 from .history import History
+from .host_run import begin_on_host, HostRun
 from .interrupt import Interruption
 from .options import Options
 from .progress_bar import ProgressBar
 from .results import as_fit_error, FitError, RESULTS
-from .start import start
 
 
 # How often a checkpoint is written during a run, in seconds.
 _CHECKPOINT_SECONDS = 30.0
 # A larger part of skipped steps than this is worth a warning.
 _MANY_SKIPPED = 0.1
-# How long the device runs before the host looks in, and how many steps at most.
+# How long the device runs before the host looks in.
 _SECONDS = 0.1
-_CAPACITY = 2**16
-# How many numbers the trackers may record before the host fetches them.
-_RECORDED = 2**20
 
 
-class Run:
-    """A run in progress: at any moment its parts belong to the same step."""
-
-    def __init__(self, problem: Problem, progress: Progress, history: History):
-        self.problem = problem
-        self.progress = progress
-        self.history = history
-        self.is_compiled = False
-        sizes = [np.prod(x.shape[1:]) for x in jax.tree.leaves(history.tracked()[0])]
-        self._num_records = int(np.clip(_RECORDED // max(sum(sizes), 1), 1, 1024))
-
-    @classmethod
-    def begin(
-        cls,
-        problem: Problem,
-        family: AbstractFamily | Recipe | None,
-        point: Point | None = None,
-    ) -> "Run":
-        """Before its first step, from a family, or a recipe at a point."""
-        progress, tracked = start(problem, family, point)
-        losses = np.zeros(0, float_dtype(progress.family))
-        tracked = jax.tree.map(np.asarray, tracked)
-        return cls(problem, progress, History(losses, tracked, np.zeros(0, np.int32)))
-
-    @property
-    def num_steps(self) -> int:
-        """How many steps were made."""
-        return int(self.progress.num_steps)
-
-    @property
-    def losses(self) -> np.ndarray:
-        """The loss of every step that was made."""
-        return self.history.losses[: self.num_steps]
-
-    def tracked(self) -> tuple[PyTree[np.ndarray], np.ndarray]:
-        """What the trackers recorded, and at which steps."""
-        tracked, steps = self.history.tracked()
-        keep = int(np.searchsorted(steps, self.num_steps, side="right"))
-        return jax.tree.map(lambda x: x[:keep], tracked), steps[:keep]
-
-    @property
-    def longest(self) -> int:
-        """How many steps a chunk has room for."""
-        if not self.problem.track:
-            return _CAPACITY
-        return min(_CAPACITY, self._num_records * self.problem.track_every)
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the method has nothing left to do."""
-        done = self.problem.method.done(self.progress.state)
-        return done is not None and bool(done)
-
-    def _advanced(self, num_steps: int) -> tuple[Progress, Records]:
-        length = jax.device_put(np.int32(num_steps))
-        out = advance(self.problem, self.progress, length, _CAPACITY, self._num_records)
-        self.is_compiled = True
-        return out
-
-    def begins_well(self) -> bool:
-        """Whether the first step is finite. (It is not kept.)"""
-        progress, _ = self._advanced(1)
-        return int(progress.num_skipped) == 0
-
-    def advance(self, num_steps: int) -> None:
-        """Make up to `num_steps` steps."""
-        before = self.num_steps
-        progress, records = self._advanced(num_steps)
-        # An interruption between these two lines leaves records of steps that do not
-        # count yet; `losses` and `tracked` do not show them.
-        self.history.append(records, before, int(progress.num_steps) - before)
-        self.progress = progress
+def run_of(problem: Problem, progress: Progress, history: History) -> AbstractRun:
+    """A run that goes on from somewhere: driven from the host where its method can be."""
+    on_host = isinstance(problem.method, AbstractAskTell)
+    return (HostRun if on_host else CompiledRun)(problem, progress, history)
 
 
-def conduct(run: Run, num_steps: int, options: Options, make_fit: Callable) -> Any:
+def begun(
+    problem: Problem,
+    family: AbstractFamily | Recipe | None,
+    point: Point | None = None,
+) -> AbstractRun:
+    """A run before its first step, from a family, or a recipe at a point."""
+    on_host = isinstance(problem.method, AbstractAskTell)
+    return (HostRun if on_host else CompiledRun).begin(problem, family, point)
+
+
+@eqx.filter_jit
+def _begin(problem: Problem, family: AbstractFamily) -> Progress:
+    return begin(problem, family)
+
+
+def restarted(
+    problem: Problem, progress: Progress, *, new_method: bool, new_stop: bool
+) -> Progress:
+    """The progress with a fresh state of the method, or memory of the stopping rule."""
+    if isinstance(problem.method, AbstractAskTell):
+        fresh = begin_on_host(problem, progress.family, int(progress.num_steps))
+    else:
+        key = _folded(problem.key, progress.num_steps)
+        fresh = _begin(dataclasses.replace(problem, key=key), progress.family)
+    if new_method:
+        progress = dataclasses.replace(progress, state=fresh.state)
+    if new_stop:
+        progress = dataclasses.replace(progress, stop_state=fresh.stop_state)
+    return progress
+
+
+_folded = jax.jit(jr.fold_in)
+
+
+def conduct(
+    run: AbstractRun, num_steps: int, options: Options, make_fit: Callable
+) -> Any:
     """Make `num_steps` steps, or fewer if something ends the run.
 
     **Arguments:**
@@ -159,8 +128,10 @@ def conduct(run: Run, num_steps: int, options: Options, make_fit: Callable) -> A
             show=options.show,
         )
         fit = so_far(result)
-        if options.checkpoint is not None:
-            save(options.checkpoint, fit)
+        asked = options.checkpoint is not None and write_last(options.checkpoint, fit)
+        if asked and (run.is_over or run.is_met):
+            # Nothing that may come after this stage is begun.
+            fit = so_far(RESULTS.interrupted)
     except Exception as e:
         if run.num_steps == start_step:
             raise
@@ -173,7 +144,17 @@ def conduct(run: Run, num_steps: int, options: Options, make_fit: Callable) -> A
     return fit
 
 
-def _warn_of_skipped(run: Run, start_step: int) -> None:
+def write_last(path: str | os.PathLike, fit: Any) -> bool:
+    """Write a checkpoint to its end, and say whether somebody has asked to stop."""
+    try:
+        with Interruption() as interruption:
+            save(path, fit)
+    except KeyboardInterrupt:
+        return True
+    return interruption.is_asked
+
+
+def _warn_of_skipped(run: AbstractRun, start_step: int) -> None:
     """Say so if many steps changed nothing, which no mean or loss shows."""
     made = run.num_steps - start_step
     skipped = int(np.sum(~np.isfinite(run.losses[start_step:])))
@@ -187,7 +168,7 @@ def _warn_of_skipped(run: Run, start_step: int) -> None:
 
 
 def drive(
-    run: Run,
+    run: AbstractRun,
     num_steps: int,
     *,
     callback: Callable[[], None] | None,
@@ -210,14 +191,17 @@ def drive(
     The member of `RESULTS` that says why the run ended. Exceptions of `callback` other
     than `StopIteration` and `KeyboardInterrupt` go through.
     """
-    if run.is_over:
+    if run.is_over or run.is_met:
         return RESULTS.converged
     start, end = run.num_steps, run.num_steps + num_steps
     # The first call compiles: its time says nothing, and the rest should not wait.
     length = 10 if run.is_compiled else 1
     bar = ProgressBar(num_steps, show=show)
+    if not run.is_compiled:
+        bar.note("compiling the model")
     try:
         with Interruption() as interruption:
+            run.look = interruption.look
             while run.num_steps < end:
                 size = min(end - run.num_steps, length, run.longest)
                 if callback is not None:
@@ -227,16 +211,15 @@ def drive(
                 seconds = time.perf_counter() - began
                 ideal = int(_SECONDS * size / max(seconds, 1e-9))
                 length = max(1, ideal) if was_compiled else 10
-                skipped = int(run.progress.num_skipped)
-                bar.update(run.num_steps - start, run.losses, skipped)
+                bar.update(run.num_steps - start, run.losses, run.num_skipped, run.doing)
                 between()
                 if callback is not None and run.num_steps % callback_every == 0:
                     interruption.is_immediate = True
                     callback()
                     interruption.is_immediate = False
-                if bool(run.progress.met):
+                if run.is_met:
                     return RESULTS.converged
-                if int(run.progress.num_nonfinite) >= MAX_NONFINITE:
+                if run.has_failed:
                     return RESULTS.nonfinite
                 if interruption.is_asked:
                     return RESULTS.interrupted
@@ -245,5 +228,6 @@ def drive(
     except KeyboardInterrupt:
         return RESULTS.interrupted
     finally:
+        run.look = nothing
         bar.close()
     return RESULTS.max_steps

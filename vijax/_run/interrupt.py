@@ -25,6 +25,11 @@ class Interruption:
             signal.default_int_handler(number, frame)
         self.is_asked = True
 
+    def look(self) -> None:
+        """Raise `KeyboardInterrupt` if somebody asked for it."""
+        if self.is_asked:
+            raise KeyboardInterrupt
+
     def __enter__(self) -> "Interruption":
         is_main = threading.current_thread() is threading.main_thread()
         is_free = signal.getsignal(signal.SIGINT) is signal.default_int_handler

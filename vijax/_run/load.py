@@ -1,6 +1,7 @@
 """Loading a fit that was saved."""
 
 import os
+import pathlib
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from .._family.base import AbstractFamily
 from .archive import damaged, fill_in, read
-from .checkpoint import parts_of
+from .checkpoint import BEFORE, parts_of
 from .files import as_path, check_no_other
 from .results import RESULTS
 from .richer_family import in_the_stage_of
@@ -65,15 +66,23 @@ def load(path: str | os.PathLike, *, like: T) -> T:
     file = as_path("path", path)
     check_no_other("path", file)
     stored = read(file)
-    fit = in_the_stage_of(fit, stored.context.get("the method", ""))
+    method, before = stored.context.get("the method", ""), stored.context.get(BEFORE)
+    fit = in_the_stage_of(fit, method, before)
     fixed, growing, context = parts_of(fit)
     fixed, growing = fill_in(stored, fixed, growing, context)
-    progress, result, key = eqx.combine(
-        fixed, (fit.progress, fit.result, fit.problem.key)
-    )
-    problem = eqx.tree_at(lambda p: p.key, fit.problem, key)
-    loaded = type(fit)(problem, progress, *growing, result)
-    for is_wrong, why in _nonsense(loaded, fit):
+    return _rebuilt(file, fit, fixed, growing)
+
+
+def _rebuilt(file: pathlib.Path, like: Any, fixed: tuple, growing: tuple) -> Any:
+    """A fit of these parts, and the one that stands until it is over."""
+    rest = like.progress, like.result, like.problem.key
+    progress, result, key = eqx.combine(fixed[:3], rest)
+    problem = eqx.tree_at(lambda p: p.key, like.problem, key)
+    before = None
+    if like.before is not None:
+        before = _rebuilt(file, like.before, fixed[3], growing[3])
+    loaded = type(like)(problem, progress, *growing[:3], result, before)
+    for is_wrong, why in _nonsense(loaded, like):
         if is_wrong:
             raise damaged(file, why)
     return loaded

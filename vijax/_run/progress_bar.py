@@ -9,7 +9,7 @@ import numpy as np
 class ProgressBar:
     """A tqdm bar with the steps a second and the average loss of the last part."""
 
-    def __init__(self, total: int, *, show: bool):
+    def __init__(self, total: int, *, show: bool, unit: str = "step"):
         self._bar = None
         if show:
             # In a notebook without widgets tqdm would warn, and use its text bar.
@@ -17,10 +17,21 @@ class ProgressBar:
                 warnings.simplefilter("ignore")
                 from tqdm.auto import tqdm
 
-                self._bar = tqdm(total=total, unit="step", mininterval=0.0)
+                self._bar = tqdm(total=total, unit=unit, mininterval=0.0)
 
-    def update(self, done: int, losses: np.ndarray, skipped: int) -> None:
-        """Show that `done` steps of the total are made, and what became of them.
+    def note(self, doing: str) -> None:
+        """Show what is done, in a word or two."""
+        if self._bar is not None:
+            self._bar.set_description_str(doing, refresh=True)
+
+    def move_to(self, done: int) -> None:
+        """Show that so many are done."""
+        if self._bar is not None:
+            self._bar.update(done - self._bar.n)
+
+    def update(self, done: int, losses: np.ndarray, skipped: int, doing: str) -> None:
+        """Show that `done` steps of the total are made, what became of them, and what is
+        being done.
 
         `losses` are all the losses yet; `skipped` of them were not finite.
         """
@@ -30,7 +41,8 @@ class ProgressBar:
         parts = [] if math.isnan(average) else [f"average loss {average:,.5g}"]
         parts += [f"{skipped} steps skipped"] if skipped else []
         self._bar.set_postfix_str(", ".join(parts), refresh=False)
-        self._bar.update(done - self._bar.n)
+        self._bar.set_description_str(doing, refresh=False)
+        self.move_to(done)
 
     def close(self) -> None:
         """Leave the bar as it is."""

@@ -1,6 +1,8 @@
 """A richer family after the default's Gaussian, where its weights are poor."""
 
 import dataclasses
+import functools
+import warnings
 from typing import Any
 
 import equinox as eqx
@@ -8,6 +10,7 @@ import jax
 import numpy as np
 import optax
 
+from .._auto import stages
 from .._auto.budget import (
     FLOW_DRAWS,
     FLOW_EVALUATIONS,
@@ -30,29 +33,25 @@ from .._method.auto import Auto
 from .._method.auto_next import AutoNext
 from .._method.base import label
 from .._method.descent import Descent
-from .._misc import key_for
+from .._misc import float_dtype, key_for, on_device
 from .._objective.stick_the_landing import StickTheLanding
-from .checkpoint import save
+from .._target.probe import HostProbe
+from .base import AbstractRun
 from .history import History
-from .host import conduct, Run
+from .host import begun, conduct, run_of, write_last
+from .interrupt import Interruption
 from .options import Options
-from .results import as_fit_error, RESULTS
+from .progress_bar import ProgressBar
+from .results import as_fit_error, FitError, RESULTS
 
 
 # Numbers that no method folds into the key of its steps.
 _JUDGING, _FLOWING = 0xD1A6, 0xF10
 
 
-def _judge(fit: Any) -> Diagnosis | None:
-    """The diagnosis of a fit's own proposal."""
-    return judge(fit.proposal, fit.target, key_for(fit.problem.key, _JUDGING))
-
-
 def _flow_is_better(
     flow: Any, after: Diagnosis | None, fit: Any, before: Diagnosis | None
 ) -> bool:
-    if flow.result == RESULTS.nonfinite:
-        return False
     modes = fit.state.modes
     elbos = np.asarray(modes.gaussians.elbo)[: int(modes.num_modes)]
     return flow_is_better(after, np.asarray(flow.losses), before, elbos)
@@ -60,57 +59,172 @@ def _flow_is_better(
 
 def with_richer_family(fit: Any, max_steps: int, options: Options) -> Any:
     """A [`vijax.Fit`][] that has just ended, with `max_steps` left; or after `Auto` one
-    with a small flow, where that is better, trained for longer where it is still poor."""
+    with a small flow, where that is better, trained for longer where it is still poor.
+
+    Wherever that ends early, the fit that stood until then is kept, and resuming it goes
+    on to the same.
+    """
     if fit.result != RESULTS.converged or fit.problem.stop is not None or max_steps < 1:
         return fit
-    method = fit.problem.method
-    if isinstance(method, Auto):
-        return _richer(fit, max_steps, options)
-    if isinstance(method, AutoNext) and method.num_steps is not None:
-        return _for_longer(fit, _judge(fit), max_steps, options)
-    return fit
+    following = _Stages(fit, options)
+    try:
+        following.go_on(max_steps)
+    except KeyboardInterrupt:
+        return ended(following.fit, RESULTS.interrupted)
+    except FitError:
+        raise
+    except Exception as e:
+        raise as_fit_error(e, ended(following.fit, RESULTS.failed)) from e
+    return following.fit
 
 
-def _richer(fit: Any, max_steps: int, options: Options) -> Any:
-    """After `Auto`: as it is, or with heavier tails of what is weighed, or a flow."""
-    most, first = fit.problem.method.max_evaluations, _judge(fit)
-    if not is_poor(first):
-        return fit
-    if may_have_heavier_tails(first, fit.target.dim):
-        get = lambda fit: fit.progress.state.heavier
-        heavier = eqx.tree_at(get, fit, jax.device_put(np.array(True)))
-        second = _judge(heavier)
-        fit, heavier = _spent(fit, NUM_DRAWS), _spent(heavier, NUM_DRAWS)
-        if not is_poor(second, by_weights=False):
-            return _kept(heavier, options)
-    can_flow = suits_a_flow(fit.target.dim)
-    if not can_flow or int(fit.state.num_evaluations) + FLOW_EVALUATIONS > most:
-        return _kept(fit, options)
-    flow = conduct(_begin(fit), min(max_steps, FLOW_STEPS), options.quiet(), type(fit))
-    third = _judge(flow)
-    if not _flow_is_better(flow, third, fit, first):
-        cost = FLOW_DRAWS * int(flow.num_steps) + NUM_DRAWS
-        return _kept(_spent(fit, cost), options)
-    return _for_longer(flow, third, max_steps - FLOW_STEPS, options)
+def standing_on(fit: Any, before: Any) -> Any:
+    """The same fit, with another one that stands until it is over, or none."""
+    parts = fit.problem, fit.progress, fit.losses, fit.trackers, fit.tracked_steps
+    return type(fit)(*parts, fit.result, before)
 
 
-def _for_longer(
-    flow: Any, diagnosis: Diagnosis | None, max_steps: int, options: Options
-) -> Any:
-    state = flow.state
-    is_over = flow.result == RESULTS.converged and max_steps > 0
-    can_more = int(state.longest) > int(state.last_step)
-    if not is_over or not can_more or is_fine(diagnosis):
-        return flow
-    put_off = lambda progress: progress.state.last_step
-    progress = eqx.tree_at(put_off, flow.progress, state.longest).cleared()
-    tracked = jax.tree.map(np.asarray, (flow.trackers, flow.tracked_steps))
-    run = Run(flow.problem, progress, History(np.asarray(flow.losses), *tracked))
-    longer = conduct(run, max_steps, options.quiet(), type(flow))
-    if longer.result == RESULTS.nonfinite:
-        cost = FLOW_DRAWS * int(longer.num_steps - flow.num_steps)
-        return _kept(_spent(flow, cost), options)
-    return longer
+def ended(fit: Any, result: Any) -> Any:
+    """The same fit, which ended for another reason."""
+    return eqx.tree_at(lambda fit: fit.result, fit, result)
+
+
+class _Stages:
+    """What follows a fit by `Auto`; `fit` is whole at any moment."""
+
+    def __init__(self, fit: Any, options: Options):
+        self.fit = fit
+        self.options = options
+
+    def _judge(self, fit: Any) -> Diagnosis | None:
+        """The diagnosis of what a stage itself has come to."""
+        proposal = fit.problem.method.proposal(fit.progress.family, fit.state)
+        key = key_for(fit.problem.key, _JUDGING)
+        bar = ProgressBar(NUM_DRAWS, show=self.options.show, unit="draw")
+        bar.note("importance sampling")
+        with Interruption() as interruption:
+            probe = HostProbe(fit.target, lambda: _between(probe, bar, interruption))
+            try:
+                return judge(proposal, probe, key)
+            finally:
+                bar.close()
+
+    def _keep(self, fit: Any) -> None:
+        """A fit, in place of the one that the checkpoint has by now."""
+        self.fit = fit
+        if self.options.checkpoint is not None:
+            write_last(self.options.checkpoint, fit)
+
+    def go_on(self, left: int) -> None:
+        """Whatever comes next, with so many steps left."""
+        method = self.fit.problem.method
+        if isinstance(method, Auto) and not is_settled(self.fit):
+            self._richer(self.fit, left)
+        elif isinstance(method, AutoNext) and method.num_steps is not None:
+            self._after_flow(self.fit, left)
+
+    def _richer(self, fit: Any, left: int) -> None:
+        """After `Auto`: as it is, or with heavier tails of what is weighed, or a flow."""
+        most, first = fit.problem.method.max_evaluations, self._judge(fit)
+        if not is_poor(first):
+            self._keep(_settled(fit))
+            return
+        if may_have_heavier_tails(first, fit.target.dim):
+            heavier = _with_state(fit, heavier=np.array(True))
+            second = self._judge(heavier)
+            fit, heavier = _spent(fit, NUM_DRAWS), _spent(heavier, NUM_DRAWS)
+            if not is_poor(second, by_weights=False):
+                self._keep(_settled(heavier))
+                return
+        can_flow = suits_a_flow(fit.target.dim)
+        if not can_flow or int(fit.state.num_evaluations) + FLOW_EVALUATIONS > most:
+            self._keep(_settled(fit))
+            return
+        flow = self._flow(fit, min(left, FLOW_STEPS))
+        if flow is None:
+            self._keep(_settled(fit))
+            return
+        self.fit = flow
+        if flow.result == RESULTS.nonfinite:
+            self._keep(_settled(_spent(fit, FLOW_DRAWS * int(flow.num_steps))))
+            return
+        if flow.result == RESULTS.converged:
+            self._after_flow(flow, left - FLOW_STEPS, first)
+
+    def _flow(self, fit: Any, num_steps: int) -> Any:
+        """The fit of a flow; `None` if there is no room for it."""
+        make_fit = functools.partial(type(fit), before=fit)
+        try:
+            return conduct(_begin(fit), num_steps, self.options.quiet(), make_fit)
+        except (MemoryError, jax.errors.JaxRuntimeError) as e:
+            warnings.warn(
+                f"The weights of the Gaussian are poor, but a flow could not be tried: "
+                f"{type(e).__name__}: {e}",
+                stacklevel=6,
+            )
+            return None
+
+    def _after_flow(self, flow: Any, left: int, first: Diagnosis | None = None) -> None:
+        """After a flow: that, or what was before it, of which `first` may be known, or it
+        is trained for longer."""
+        if flow.before is not None and isinstance(flow.before.problem.method, AutoNext):
+            self._keep(standing_on(flow, None))
+            return
+        after = self._judge(flow)
+        if flow.before is not None:
+            fit = flow.before
+            first = self._judge(fit) if first is None else first
+            if not _flow_is_better(flow, after, fit, first):
+                cost = FLOW_DRAWS * int(flow.num_steps) + NUM_DRAWS
+                self._keep(_settled(_spent(fit, cost)))
+                return
+            flow = standing_on(flow, None)
+            self.fit = flow
+        state = flow.state
+        can_more = int(state.longest) > int(state.last_step)
+        if left < 1 or not can_more or is_fine(after):
+            self._keep(flow)
+            return
+        self._for_longer(flow, left)
+
+    def _for_longer(self, flow: Any, left: int) -> None:
+        state = flow.state
+        put_off = lambda progress: progress.state.last_step
+        progress = eqx.tree_at(put_off, flow.progress, state.longest).cleared()
+        tracked = jax.tree.map(np.asarray, (flow.trackers, flow.tracked_steps))
+        history = History(np.asarray(flow.losses), *tracked)
+        run = run_of(flow.problem, progress, history)
+        make_fit = functools.partial(type(flow), before=flow)
+        longer = conduct(run, left, self.options.quiet(), make_fit)
+        self.fit = longer
+        if longer.result == RESULTS.nonfinite:
+            cost = FLOW_DRAWS * int(longer.num_steps - flow.num_steps)
+            no_longer = lambda fit: fit.progress.state.longest
+            flow = eqx.tree_at(no_longer, flow, state.last_step)
+            self._keep(_spent(flow, cost))
+        elif longer.result == RESULTS.converged:
+            self._keep(standing_on(longer, None))
+
+
+def _between(probe: HostProbe, bar: ProgressBar, interruption: Interruption) -> None:
+    interruption.look()
+    bar.move_to(probe.num_evaluations)
+
+
+def _with_state(fit: Any, **parts: Any) -> Any:
+    """The same fit by `Auto`, with another state."""
+    state = fit.progress.state._replace(**parts)
+    return eqx.tree_at(lambda fit: fit.progress.state, fit, state)
+
+
+def _settled(fit: Any) -> Any:
+    """The same fit by `Auto`, after which nothing follows."""
+    return _with_state(fit, stage=np.array(stages.SETTLED, np.int32))
+
+
+def is_settled(fit: Any) -> bool:
+    """Whether it is known what follows a fit by `Auto`, or that nothing does."""
+    return int(fit.state.stage) == stages.SETTLED
 
 
 def _spent(fit: Any, num_evaluations: int) -> Any:
@@ -119,18 +233,7 @@ def _spent(fit: Any, num_evaluations: int) -> Any:
     history = lambda fit: fit.progress.state if is_first else fit.progress.state.before
     count = np.asarray(int(history(fit).num_evaluations) + num_evaluations, np.int32)
     get = lambda fit: history(fit).num_evaluations
-    return eqx.tree_at(get, fit, jax.device_put(count))
-
-
-def _kept(fit: Any, options: Options) -> Any:
-    """A fit, in place of the one that the checkpoint has by now."""
-    if options.checkpoint is not None:
-        try:
-            save(options.checkpoint, fit)
-        except Exception as e:
-            fit = eqx.tree_at(lambda fit: fit.result, fit, RESULTS.failed)
-            raise as_fit_error(e, fit) from e
-    return fit
+    return eqx.tree_at(get, fit, count if is_first else jax.device_put(count))
 
 
 def _flow_method(fit: Any) -> AutoNext:
@@ -143,24 +246,26 @@ def _flow_method(fit: Any) -> AutoNext:
     longest = np.asarray(FLOW_STEPS + can_more * MORE_STEPS, np.int32)
     return AutoNext(
         Descent(StickTheLanding(FLOW_DRAWS), optimizer),
-        before=fit.state,
+        before=on_device(fit.state, float_dtype(fit.progress.family)),
         longest=jax.device_put(longest),
         num_steps=FLOW_STEPS,
         step_evaluations=FLOW_DRAWS,
     )
 
 
-def _begin(fit: Any) -> Run:
+def _begin(fit: Any) -> AbstractRun:
     key = key_for(fit.problem.key, _FLOWING)
     method = _flow_method(fit)
     problem = dataclasses.replace(fit.problem, method=method, key=key, stop=None)
-    return Run.begin(problem, flow_from(fit.progress.family, key))
+    return begun(problem, flow_from(fit.progress.family, key))
 
 
-def in_the_stage_of(fit: Any, method: str) -> Any:
-    """A fit by `Auto`, or where a method of this label follows it, one by that, before
-    its first step; other fits as they are."""
+def in_the_stage_of(fit: Any, method: str, before: str | None) -> Any:
+    """A fit by `Auto`, or where a method of the first label follows it, one by that,
+    before its first step, with what stands until it is over; other fits as they are."""
     is_first = isinstance(fit.problem.method, Auto)
-    if not is_first or method != label(_flow_method(fit)):
-        return fit
-    return conduct(_begin(fit), 0, Options.none(), type(fit))
+    if is_first and method == label(_flow_method(fit)):
+        flow = conduct(_begin(fit), 0, Options.none(), type(fit))
+        stands = {None: None, label(fit.problem.method): fit, method: flow}.get(before)
+        return flow if stands is None else standing_on(flow, stands)
+    return standing_on(fit, None) if before is None else fit

@@ -1,6 +1,5 @@
 """Where a run starts: a finite point, a family there, the method's first state."""
 
-import dataclasses
 import functools
 from typing import Any
 
@@ -90,20 +89,6 @@ def start(
         loc = problem.target.model.initial() if point is None else point
         family = build(problem, family, loc)
     return begin(problem, family), no_records(problem, family, 0)
-
-
-@eqx.filter_jit
-def restart(
-    problem: Problem, progress: Progress, *, new_method: bool, new_stop: bool
-) -> Progress:
-    """The progress with a fresh state of the method, or memory of the stopping rule."""
-    key = jr.fold_in(problem.key, progress.num_steps)
-    fresh = begin(dataclasses.replace(problem, key=key), progress.family)
-    if new_method:
-        progress = dataclasses.replace(progress, state=fresh.state)
-    if new_stop:
-        progress = dataclasses.replace(progress, stop_state=fresh.stop_state)
-    return progress
 
 
 def as_recipe(family: Any) -> AbstractFamily | Recipe | None:

@@ -2,14 +2,11 @@
 
 from typing import NamedTuple
 
-import jax.lax as lax
-import jax.numpy as jnp
-import jax.scipy.linalg as jsl
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
-from .._custom_types import Point
+from .._arrays import cholesky, choose, cond, eigh, namespace, solve_by_cholesky
+from .._custom_types import AnyArray
 from .._linalg import gaussian_log_prob, triangular_root
-from .._misc import tree_where
 from .._target.probe import Probes
 
 
@@ -32,56 +29,56 @@ class Sums(NamedTuple):
     """Sums over the draws of an iteration so far: `e` is base noise, `r` the residual
     `tril' score + e`, which is zero everywhere if the Gaussian is the target."""
 
-    num_finite: Float[Array, ""]
-    asked: Float[Array, ""]
-    e: Float[Array, " dim"]
-    r: Float[Array, " dim"]
-    rr: Float[Array, " dim"]
-    ee: Float[Array, "dim dim"]
-    er: Float[Array, "dim dim"]
-    elbo: Float[Array, ""]
+    num_finite: Float[AnyArray, ""]
+    asked: Float[AnyArray, ""]
+    e: Float[AnyArray, " dim"]
+    r: Float[AnyArray, " dim"]
+    rr: Float[AnyArray, " dim"]
+    ee: Float[AnyArray, "dim dim"]
+    er: Float[AnyArray, "dim dim"]
+    elbo: Float[AnyArray, ""]
     # About `shift`, lest the digits of a large log density run out.
-    elbo_squared: Float[Array, ""]
-    shift: Float[Array, ""]
+    elbo_squared: Float[AnyArray, ""]
+    shift: Float[AnyArray, ""]
 
 
 class Regression(NamedTuple):
     """The natural gradient in the Gaussian's own coordinates, what is left of the
     residuals beside it, and the ELBO."""
 
-    shift: Float[Array, " dim"]
-    curvature: Float[Array, "dim dim"]
-    spread: Float[Array, " dim"]
-    elbo: Float[Array, ""]
-    elbo_stderr: Float[Array, ""]
+    shift: Float[AnyArray, " dim"]
+    curvature: Float[AnyArray, "dim dim"]
+    spread: Float[AnyArray, " dim"]
+    elbo: Float[AnyArray, ""]
+    elbo_stderr: Float[AnyArray, ""]
 
 
 class Move(NamedTuple):
     """A Gaussian, what is known there, and how far one iteration may go."""
 
-    loc: Float[Array, " dim"]
-    tril: Float[Array, "dim dim"]
+    loc: Float[AnyArray, " dim"]
+    tril: Float[AnyArray, "dim dim"]
     found: Regression
-    trust: Float[Array, ""]
+    trust: Float[AnyArray, ""]
 
 
 class Ascent(NamedTuple):
     """The state of an ascent."""
 
-    loc: Float[Array, " dim"]
-    tril: Float[Array, "dim dim"]
+    loc: Float[AnyArray, " dim"]
+    tril: Float[AnyArray, "dim dim"]
     sums: Sums
     last: Move
-    last_gain: Float[Array, ""]
-    was_shortened: Bool[Array, ""]
-    rate: Float[Array, ""]
-    num_draws: Float[Array, ""]
-    num_iterations: Int[Array, ""]
-    num_averaged: Int[Array, ""]
-    status: Int[Array, ""]
+    last_gain: Float[AnyArray, ""]
+    was_shortened: Bool[AnyArray, ""]
+    rate: Float[AnyArray, ""]
+    num_draws: Float[AnyArray, ""]
+    num_iterations: Int[AnyArray, ""]
+    num_averaged: Int[AnyArray, ""]
+    status: Int[AnyArray, ""]
 
     @property
-    def done(self) -> Array:
+    def done(self) -> AnyArray:
         """Whether nothing is left to do."""
         return self.status != RUNNING
 
@@ -91,80 +88,83 @@ def fewest_draws(dim: int) -> int:
     return max(BATCH, 6 * dim)
 
 
-def begin(loc: Point, tril: Float[Array, "dim dim"]) -> Ascent:
+def begin(loc: Float[AnyArray, " dim"], tril: Float[AnyArray, "dim dim"]) -> Ascent:
     """The state before the first step, from a first Gaussian."""
-    dim, dtype = loc.size, loc.dtype
-    zero = jnp.zeros((), dtype)
-    infinite = zero + jnp.inf
-    still = jnp.zeros_like(loc)
-    nothing = Regression(still, jnp.zeros_like(tril), still, -infinite, zero)
+    xp, dim, dtype = namespace(loc), loc.size, loc.dtype
+    zero = xp.zeros((), dtype)
+    infinite = zero + xp.inf
+    still = xp.zeros_like(loc)
+    nothing = Regression(still, xp.zeros_like(tril), still, -infinite, zero)
     return Ascent(
         loc=loc,
         tril=tril,
-        sums=_empty(dim, dtype),
+        sums=_empty(loc),
         last=Move(loc, tril, nothing, zero),
         last_gain=infinite,
-        was_shortened=jnp.array(False),
+        was_shortened=xp.array(False),
         rate=zero + 1,
         num_draws=zero + fewest_draws(dim),
-        num_iterations=jnp.zeros((), jnp.int32),
-        num_averaged=jnp.zeros((), jnp.int32),
-        status=jnp.full((), RUNNING, jnp.int32),
+        num_iterations=xp.zeros((), xp.int32),
+        num_averaged=xp.zeros((), xp.int32),
+        status=xp.full((), RUNNING, xp.int32),
     )
 
 
-def _empty(dim: int, dtype) -> Sums:
-    zero, vector = jnp.zeros((), dtype), jnp.zeros(dim, dtype)
-    matrix = jnp.zeros((dim, dim), dtype)
+def _empty(loc: AnyArray) -> Sums:
+    xp, dim, dtype = namespace(loc), loc.size, loc.dtype
+    zero, vector = xp.zeros((), dtype), xp.zeros(dim, dtype)
+    matrix = xp.zeros((dim, dim), dtype)
     return Sums(zero, zero, vector, vector, vector, matrix, matrix, zero, zero, zero)
 
 
-def ask(e: Float[Array, "draws dim"], state: Ascent) -> Float[Array, "draws dim"]:
+def ask(e: Float[AnyArray, "draws dim"], state: Ascent) -> Float[AnyArray, "draws dim"]:
     """The points to evaluate next, from base noise: `BATCH` draws in pairs that mirror
     each other."""
     return state.loc + e @ state.tril.T
 
 
-def tell(e: Float[Array, "draws dim"], state: Ascent, probes: Probes) -> Ascent:
+def tell(e: Float[AnyArray, "draws dim"], state: Ascent, probes: Probes) -> Ascent:
     """Take in the target at the points that were asked for."""
     state = state._replace(sums=_gathered(e, state, probes))
     enough = state.sums.asked >= state.num_draws
-    return lax.cond(enough, _iterate, lambda state: state, state)
+    return cond(enough, _iterate, lambda state: state, state)
 
 
-def _log_ratios(state: Ascent, e: Array, probes: Probes) -> Array:
+def _log_ratios(state: Ascent, e: AnyArray, probes: Probes) -> AnyArray:
     """`log p - log q` at the draws; zero where they are not finite."""
     log_q = gaussian_log_prob(state.tril, e)
-    return jnp.where(probes.finite, probes.log_p - log_q, 0)
+    xp = namespace(e)
+    return xp.where(probes.finite, probes.log_p - log_q, 0)
 
 
 def batch_elbo(
-    e: Float[Array, "draws dim"], state: Ascent, probes: Probes
-) -> Float[Array, ""]:
+    e: Float[AnyArray, "draws dim"], state: Ascent, probes: Probes
+) -> Float[AnyArray, ""]:
     """The ELBO as the finite ones of a step's draws see it; NaN if there are none."""
-    return jnp.sum(_log_ratios(state, e, probes)) / jnp.sum(probes.finite)
+    xp = namespace(e)
+    return xp.sum(_log_ratios(state, e, probes)) / xp.sum(probes.finite)
 
 
-def _gathered(e: Array, state: Ascent, probes: Probes) -> Sums:
-    sums = state.sums
+def _gathered(e: AnyArray, state: Ascent, probes: Probes) -> Sums:
+    xp, sums = namespace(e), state.sums
     r = probes.score @ state.tril + e
     counts = probes.finite.astype(e.dtype)[:, None]
     values = _log_ratios(state, e, probes)
     e, r = e * counts, r * counts
-    count = jnp.sum(counts)
-    first = jnp.sum(values) / jnp.maximum(count, 1)
-    shift = jnp.where(sums.num_finite > 0, sums.shift, first)
-    values = jnp.where(probes.finite, values - shift, 0)
+    count = xp.sum(counts)
+    first = xp.sum(values) / xp.maximum(count, 1)
+    shift = xp.where(sums.num_finite > 0, sums.shift, first)
+    values = xp.where(probes.finite, values - shift, 0)
     return Sums(
         num_finite=sums.num_finite + count,
         asked=sums.asked + len(e),
-        e=sums.e + jnp.sum(e, axis=0),
-        r=sums.r + jnp.sum(r, axis=0),
-        rr=sums.rr + jnp.sum(r**2, axis=0),
+        e=sums.e + xp.sum(e, axis=0),
+        r=sums.r + xp.sum(r, axis=0),
+        rr=sums.rr + xp.sum(r**2, axis=0),
         ee=sums.ee + e.T @ e,
         er=sums.er + e.T @ r,
-        elbo=sums.elbo + jnp.sum(values),
-        elbo_squared=sums.elbo_squared + jnp.sum(values**2),
+        elbo=sums.elbo + xp.sum(values),
+        elbo_squared=sums.elbo_squared + xp.sum(values**2),
         shift=shift,
     )
 
@@ -172,112 +172,118 @@ def _gathered(e: Array, state: Ascent, probes: Probes) -> Sums:
 def _regress(sums: Sums) -> Regression:
     """The residual on `(1, e)`: its mean is the gradient of the location, its slope the
     one of the covariance (Stein's identity, with the draws' own moments as control)."""
-    n = jnp.maximum(sums.num_finite, 1)
+    xp = namespace(sums.e)
+    n = xp.maximum(sums.num_finite, 1)
     dim = sums.e.size
     mean_e, mean_r = sums.e / n, sums.r / n
-    cov_e = sums.ee / n - jnp.outer(mean_e, mean_e)
-    cov_er = sums.er / n - jnp.outer(mean_e, mean_r)
-    ridge = 1e-6 * jnp.eye(dim, dtype=cov_e.dtype)
-    slope = jsl.cho_solve((jnp.linalg.cholesky(cov_e + ridge), True), cov_er)
-    explained = jnp.sum(slope * cov_er, axis=0)
-    variance = jnp.maximum(sums.rr / n - mean_r**2 - explained, 0)
-    variance = variance * n / jnp.maximum(n - 2 * dim - 2, n / 4)
+    cov_e = sums.ee / n - xp.outer(mean_e, mean_e)
+    cov_er = sums.er / n - xp.outer(mean_e, mean_r)
+    ridge = 1e-6 * xp.eye(dim, dtype=cov_e.dtype)
+    slope = solve_by_cholesky(cholesky(cov_e + ridge), cov_er)
+    explained = xp.sum(slope * cov_er, axis=0)
+    variance = xp.maximum(sums.rr / n - mean_r**2 - explained, 0)
+    variance = variance * n / xp.maximum(n - 2 * dim - 2, n / 4)
     elbo = sums.elbo / n
-    elbo_variance = jnp.maximum(sums.elbo_squared / n - elbo**2, 0)
+    elbo_variance = xp.maximum(sums.elbo_squared / n - elbo**2, 0)
     return Regression(
         shift=mean_r - mean_e @ slope,
         curvature=0.5 * (slope + slope.T),
-        spread=jnp.sqrt(variance),
+        spread=xp.sqrt(variance),
         elbo=elbo + sums.shift,
-        elbo_stderr=jnp.sqrt(elbo_variance / n),
+        elbo_stderr=xp.sqrt(elbo_variance / n),
     )
 
 
-def _trust(found: Regression, count: Float[Array, ""]) -> Float[Array, ""]:
+def _trust(found: Regression, count: Float[AnyArray, ""]) -> Float[AnyArray, ""]:
     """The factor by which one iteration may change a variance.
 
     More where the score is linear as far as the draws see, so that a target that is
     Gaussian is reached in one iteration from anywhere.
     """
-    stderr = jnp.max(found.spread) / jnp.sqrt(count)
-    return jnp.clip(0.1 / jnp.maximum(stderr, 1e-30), _FACTOR, 1e6)
+    xp = namespace(found.spread)
+    stderr = xp.max(found.spread) / xp.sqrt(count)
+    return xp.clip(0.1 / xp.maximum(stderr, 1e-30), _FACTOR, 1e6)
 
 
-def _stepped(move: Move, rate: Float[Array, ""]) -> tuple[Array, Array, Array]:
+def _stepped(
+    move: Move, rate: Float[AnyArray, ""]
+) -> tuple[AnyArray, AnyArray, AnyArray]:
     """The Gaussian after a step of a natural gradient, within a trust region, and
     whether that shortened the step."""
-    dim, found = move.loc.size, move.found
-    eye = jnp.eye(dim, dtype=move.loc.dtype)
-    free, vectors = jnp.linalg.eigh(eye - rate * found.curvature)
-    values = jnp.clip(free, 1 / move.trust, move.trust)
+    xp, dim, found = namespace(move.loc), move.loc.size, move.found
+    eye = xp.eye(dim, dtype=move.loc.dtype)
+    free, vectors = eigh(eye - rate * found.curvature)
+    values = xp.clip(free, 1 / move.trust, move.trust)
     step = vectors @ ((vectors.T @ (rate * found.shift)) / values)
-    length = jnp.sqrt(jnp.sum(step**2))
+    length = xp.sqrt(xp.sum(step**2))
     limit = (dim**0.5 + 1) * move.trust / _FACTOR
-    shortened = jnp.any(values != free) | (length > limit)
-    step = step * jnp.minimum(1, limit / jnp.maximum(length, 1e-30))
+    shortened = xp.any(values != free) | (length > limit)
+    step = step * xp.minimum(1, limit / xp.maximum(length, 1e-30))
     # A root of the covariance is updated, never the covariance, which has its condition
     # number squared.
-    tril = triangular_root(move.tril @ (vectors / jnp.sqrt(values)))
+    tril = triangular_root(move.tril @ (vectors / xp.sqrt(values)))
     return move.loc + move.tril @ step, tril, shortened
 
 
 def _iterate(state: Ascent) -> Ascent:
-    sums = state.sums
+    xp, sums = namespace(state.loc), state.sums
     found = _regress(sums)
-    sound = (sums.num_finite >= 0.5 * sums.asked) & jnp.isfinite(found.elbo)
-    sound &= jnp.all(jnp.isfinite(found.curvature)) & jnp.all(jnp.isfinite(found.shift))
-    stderr = jnp.hypot(found.elbo_stderr, state.last.found.elbo_stderr)
+    sound = (sums.num_finite >= 0.5 * sums.asked) & xp.isfinite(found.elbo)
+    sound &= xp.all(xp.isfinite(found.curvature)) & xp.all(xp.isfinite(found.shift))
+    stderr = xp.hypot(found.elbo_stderr, state.last.found.elbo_stderr)
     # Where the Gaussian reaches into a wall, no standard error means anything.
-    slack = jnp.minimum(3 * stderr, state.loc.size + 3) + 0.1
+    slack = xp.minimum(3 * stderr, state.loc.size + 3) + 0.1
     rise = found.elbo - state.last.found.elbo
     worse = ~sound | (rise < -slack)
-    planned = tree_where(worse, _back(state), _onward(state, found, rise > slack))
+    planned = choose(worse, _back(state), _onward(state, found, rise > slack))
 
     loc, tril, shortened = _stepped(planned.last, planned.rate)
     # Where nothing was ever sound, a narrower Gaussian may be.
-    never = worse & ~jnp.isfinite(state.last.found.elbo)
+    never = worse & ~xp.isfinite(state.last.found.elbo)
     stalled = planned.status == STALLED
-    pick = lambda stepped, last, narrower: jnp.where(
-        never, narrower, jnp.where(stalled, last, stepped)
+    pick = lambda stepped, last, narrower: xp.where(
+        never, narrower, xp.where(stalled, last, stepped)
     )
     num_iterations = state.num_iterations + 1
     tired = (num_iterations >= _MAX_ITERATIONS) & (planned.status == RUNNING)
     return planned._replace(
         loc=pick(loc, state.last.loc, state.loc),
         tril=pick(tril, state.last.tril, 0.5 * state.tril),
-        was_shortened=jnp.where(worse, state.was_shortened, shortened),
-        sums=_empty(state.loc.size, state.loc.dtype),
+        was_shortened=xp.where(worse, state.was_shortened, shortened),
+        sums=_empty(state.loc),
         num_iterations=num_iterations,
-        status=jnp.where(tired, STALLED, planned.status),
+        status=xp.where(tired, STALLED, planned.status),
     )
 
 
 def _back(state: Ascent) -> Ascent:
     """The last step once more, but shorter."""
-    never = ~jnp.isfinite(state.last.found.elbo)
-    rate = jnp.where(never, state.rate, 0.35 * state.rate)
+    xp = namespace(state.loc)
+    never = ~xp.isfinite(state.last.found.elbo)
+    rate = xp.where(never, state.rate, 0.35 * state.rate)
     stalled = (rate < 1e-4) & ~never
-    status = jnp.where(stalled, STALLED, RUNNING)
-    return state._replace(rate=rate, status=status.astype(jnp.int32))
+    status = xp.where(stalled, STALLED, RUNNING)
+    return state._replace(rate=rate, status=status.astype(xp.int32))
 
 
-def _onward(state: Ascent, found: Regression, rising: Bool[Array, ""]) -> Ascent:
+def _onward(state: Ascent, found: Regression, rising: Bool[AnyArray, ""]) -> Ascent:
     """The next step: its direction, rate, and how many draws the one after it takes. The
     ELBO may be `rising` by more than noise."""
-    dim, n = state.loc.size, jnp.maximum(state.sums.num_finite, 1)
-    gain = jnp.sum(found.shift**2) / 2 + jnp.sum(found.curvature**2) / 4
-    floor = 3 * jnp.sum(found.spread**2) / n * (dim + 3) / 4 + _TOLERANCE**2 / 8
-    stderr = jnp.max(found.spread) / jnp.sqrt(n)
+    xp, dim = namespace(state.loc), state.loc.size
+    n = xp.maximum(state.sums.num_finite, 1)
+    gain = xp.sum(found.shift**2) / 2 + xp.sum(found.curvature**2) / 4
+    floor = 3 * xp.sum(found.spread**2) / n * (dim + 3) / 4 + _TOLERANCE**2 / 8
+    stderr = xp.max(found.spread) / xp.sqrt(n)
     at_floor = gain < floor
     most = max(_MAX_DRAWS, fewest_draws(dim))
-    wanted = n * jnp.clip((stderr / _TOLERANCE) ** 2, 1, 4)
-    num_draws = jnp.where(at_floor, jnp.minimum(wanted, most), state.num_draws)
+    wanted = n * xp.clip((stderr / _TOLERANCE) ** 2, 1, 4)
+    num_draws = xp.where(at_floor, xp.minimum(wanted, most), state.num_draws)
 
     # With as many draws as there may be, the answer is averaged over iterations; not on
     # the way to it, where the score may be rough enough to hide its direction.
     averages = ((at_floor & (n >= most)) | (state.num_averaged > 0)) & ~rising
-    num_averaged = jnp.where(averages, state.num_averaged + 1, 0)
-    enough = stderr / jnp.sqrt(jnp.maximum(num_averaged, 1)) < _TOLERANCE
+    num_averaged = xp.where(averages, state.num_averaged + 1, 0)
+    enough = stderr / xp.sqrt(xp.maximum(num_averaged, 1)) < _TOLERANCE
     converged = (at_floor & (stderr < _TOLERANCE)) | (averages & enough)
     converged |= num_averaged >= _MAX_AVERAGED
     # A step is too long if neither the gradient falls as it should nor, as in a bent
@@ -286,15 +292,15 @@ def _onward(state: Ascent, found: Regression, rising: Bool[Array, ""]) -> Ascent
     promised = (1 - (1 - state.rate) ** 2) * state.last_gain
     risen = found.elbo - state.last.found.elbo > 0.5 * promised
     slow = ~fallen & ~risen & ~state.was_shortened
-    rate = jnp.where(
-        slow, jnp.maximum(0.7 * state.rate, 0.1), jnp.minimum(1, 1.3 * state.rate)
+    rate = xp.where(
+        slow, xp.maximum(0.7 * state.rate, 0.1), xp.minimum(1, 1.3 * state.rate)
     )
-    rate = jnp.where(state.num_averaged > 0, 1 / (num_averaged + 1.0), rate)
+    rate = xp.where(state.num_averaged > 0, 1 / (num_averaged + 1.0), rate)
     return state._replace(
         last=Move(state.loc, state.tril, found, _trust(found, n)),
         last_gain=gain,
         rate=rate.astype(state.rate.dtype),
         num_draws=num_draws.astype(state.num_draws.dtype),
-        num_averaged=num_averaged.astype(jnp.int32),
-        status=jnp.where(converged, CONVERGED, RUNNING).astype(jnp.int32),
+        num_averaged=num_averaged.astype(xp.int32),
+        status=xp.where(converged, CONVERGED, RUNNING).astype(xp.int32),
     )

@@ -1,27 +1,47 @@
 """Score matching: draws of a Gaussian, and the target's scores in its coordinates."""
 
-import jax.numpy as jnp
-import jax.random as jr
-from jaxtyping import Array, Float, Scalar
+from typing import NamedTuple
 
-from .._custom_types import Key
-from .._family.full_rank import FullRank
-from .._misc import lenient_promotion
-from .._target.probe import probe
-from .._target.target import Target
+from jaxtyping import Float, Int
+
+from .._arrays import namespace
+from .._custom_types import AnyArray
+from .._linalg import triangular_root
+from .._target.probe import Probes
+
+
+class Matched(NamedTuple):
+    """The Gaussian that is moved, and after how many steps."""
+
+    loc: Float[AnyArray, " dim"]
+    tril: Float[AnyArray, "dim dim"]
+    num_steps: Int[AnyArray, ""]
+
+
+def begin(loc: Float[AnyArray, " dim"], tril: Float[AnyArray, "dim dim"]) -> Matched:
+    """The state before the first step."""
+    xp = namespace(loc)
+    return Matched(loc, tril, xp.zeros((), xp.int32))
+
+
+def ask(e: Float[AnyArray, "draws dim"], state: Matched) -> Float[AnyArray, "draws dim"]:
+    """The draws of base noise."""
+    return state.loc + e @ state.tril.T
 
 
 def whitened_scores(
-    key: Key, family: FullRank, target: Target, num_draws: int
-) -> tuple[Float[Array, "draws dim"], Float[Array, "draws dim"], Scalar]:
-    """Draws and the target's scores there, in coordinates in which the family is a
+    e: Float[AnyArray, "draws dim"], state: Matched, probes: Probes
+) -> tuple[AnyArray, AnyArray, AnyArray]:
+    """The draws and the target's scores there, in coordinates in which the Gaussian is a
     standard normal, and the divergence of the scores a coordinate: NaN where one of them
     is not finite."""
-    e = jr.normal(key, (num_draws, family.dim), family.loc.dtype)
-    with lenient_promotion():
-        x = family.loc + e @ family.tril.T
-    probes = probe(target, x, num_draws)
-    with lenient_promotion():
-        g = probes.score @ family.tril
-        loss = jnp.where(jnp.all(probes.finite), jnp.mean((g + e) ** 2), jnp.nan)
+    xp = namespace(e)
+    g = probes.score @ state.tril
+    loss = xp.where(xp.all(probes.finite), xp.mean((g + e) ** 2), xp.nan)
     return e, g, loss
+
+
+def stepped(state: Matched, step: AnyArray, root: AnyArray) -> Matched:
+    """The Gaussian after a step in its own coordinates, to a covariance of this root."""
+    tril = triangular_root(state.tril @ root)
+    return Matched(state.loc + state.tril @ step, tril, state.num_steps + 1)

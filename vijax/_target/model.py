@@ -2,7 +2,8 @@
 
 import abc
 import dataclasses
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import equinox as eqx
 import jax
@@ -12,6 +13,10 @@ from jaxtyping import Scalar
 from .._custom_types import Data, Key, Params, Point
 from .data import named_arrays
 from .minibatch import AbstractMinibatch, as_minibatch, Minibatch
+
+
+# Of points of shape `(points, dim)` in float64 and the data: values and scores.
+OnHost: TypeAlias = Callable[..., tuple[np.ndarray, np.ndarray]]
 
 
 class AbstractModel(eqx.Module):
@@ -79,6 +84,16 @@ class AbstractModel(eqx.Module):
     def points(self) -> tuple[int, ...]:
         """The coordinates of those, in increasing order."""
         return ()
+
+    @property
+    def on_host(self) -> OnHost | None:
+        """A function `on_host(x, data) -> (values, scores)` of points of shape
+        `(points, dim)`, all NumPy arrays of float64, where the log density is computed
+        outside of JAX; `None` where a program of JAX computes it.
+
+        It says what `log_density` and its gradient say, log-Jacobian included.
+        """
+        return None
 
     @property
     def judges_nan(self) -> bool:

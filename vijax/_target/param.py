@@ -218,12 +218,16 @@ class ParamSpace(eqx.Module):
                 self.transforms, values, self.unconstrained_shapes, strict=True
             ):
                 if value is None:
-                    part = jnp.zeros(shape)
+                    part = np.zeros(shape, self.dtype)
                 else:
                     dtype = self._dtype_within(transform)
                     part = transform.inv(jnp.asarray(value, dtype))
-                parts.append(jnp.ravel(jnp.asarray(part, self.dtype)))
-        return jnp.concatenate(parts)
+                parts.append(part)
+        # What is known is put together on the host, which compiles nothing.
+        traced = is_traced(parts)
+        xp: Any = jnp if traced else np
+        flat = xp.concatenate([xp.ravel(xp.asarray(p, self.dtype)) for p in parts])
+        return flat if traced else jax.device_put(flat)
 
     def initial(self) -> Float[Array, " dim"]:
         """The unconstrained starting point."""

@@ -121,6 +121,11 @@ class Target(eqx.Module):
         """The number of unconstrained coordinates."""
         return self.model.dim
 
+    @property
+    def dtype(self) -> np.dtype:
+        """The dtype of points and of the log density."""
+        return np.dtype(jax.eval_shape(lambda: self.model.initial()).dtype)
+
     @hashable_method
     def log_density(self, x: Point) -> Scalar:
         """The unnormalized log density at `x`, of shape `(dim,)`, against all the data.

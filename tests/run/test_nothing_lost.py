@@ -1,0 +1,190 @@
+"""Whatever ends a run of the default, and wherever: there is a fit, and resuming it comes
+to what an uninterrupted run does, bit for bit."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from jax.scipy.stats import norm
+
+import vijax as vi
+from vijax._auto import budget
+from vijax._draws import importance_correction
+from vijax._run import compiled_run, host, richer_family
+from vijax._target.probe import HostProbe
+
+from ..helpers import same
+
+
+Y = np.array([28.0, 8.0, -3.0, 7.0])
+
+
+def funnel():
+    """A hierarchy whose Gaussian has poor weights, so that a flow follows."""
+
+    def log_density(params, y):
+        scale = jnp.exp(params["log_tau"])
+        theta = norm.logpdf(params["theta"], 0.0, scale)
+        return norm.logpdf(params["log_tau"]) + jnp.sum(
+            theta + norm.logpdf(y, params["theta"], 9.0)
+        )
+
+    params = {"log_tau": vi.Param(), "theta": vi.Param(4)}
+    return vi.from_log_density(log_density, params, Y)
+
+
+def rows():
+    """One whose steps see batches."""
+    y = np.random.default_rng(0).normal(2.0, 1.0, 400)
+    return vi.from_likelihood(
+        lambda params: -0.5 * params["mu"] ** 2 / 100,
+        lambda params, y: -0.5 * (y - params["mu"]) ** 2,
+        {"mu": vi.Param()},
+        y,
+        batch_size=20,
+    )
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Stages of few steps and draws, so that there are few places."""
+    for module in (budget, richer_family):
+        monkeypatch.setattr(module, "FLOW_STEPS", 30)
+        monkeypatch.setattr(module, "MORE_STEPS", 60)
+    for module in (importance_correction, richer_family):
+        monkeypatch.setattr(module, "NUM_DRAWS", 192)
+
+
+class Places:
+    """The calls in which a run can be ended, counted; one of them ends it."""
+
+    def __init__(self, monkeypatch, at=None, error=None):
+        self.count = itertools.count()
+        self.made = 0
+        self._at, self._error = at, error
+        self._wrap(monkeypatch, HostProbe, "_block")
+        self._wrap(monkeypatch, compiled_run, "advance")
+        self._wrap(monkeypatch, host, "save")
+        self._wrap(monkeypatch, richer_family, "flow_from")
+        self._wrap(monkeypatch, richer_family, "judge")
+
+    def _wrap(self, monkeypatch, owner, name):
+        call = getattr(owner, name)
+
+        def counted(*args, **kwargs):
+            number = next(self.count)
+            self.made = number + 1
+            if number == self._at:
+                raise self._error  # pyright: ignore[reportGeneralTypeIssues]
+            return call(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, counted)
+
+
+def fitted(target, path):
+    return vi.fit(target, key=jr.key(3), progress=False, checkpoint=path)
+
+
+def agree(first, second):
+    """Whether two fits are the same, and what they answer."""
+    draws = [fit.draw(64, key=jr.key(0)).x for fit in (first, second)]
+    return (
+        same(first, second)
+        and first.result == second.result
+        and np.array_equal(*draws)
+        and type(first.family) is type(second.family)
+    )
+
+
+def places_of(target, path):
+    with pytest.MonkeyPatch.context() as patch:
+        places = Places(patch)
+        fit = fitted(target, path)
+        return fit, places.made
+
+
+def ended_at(target, path, at, error):
+    """What is left of a run that was ended at a place, and whether anything is."""
+    with pytest.MonkeyPatch.context() as patch:
+        Places(patch, at, error)
+        try:
+            return fitted(target, path)
+        except vi.FitError as e:
+            return e.fit if e.__cause__ is error else None
+        except (MemoryError, KeyboardInterrupt):
+            # Before the first step nothing was computed.
+            return None
+
+
+NO_MEMORY = MemoryError("none left")
+
+
+@pytest.mark.parametrize(
+    ("make", "every", "error"),
+    [
+        (funnel, 61, KeyboardInterrupt()),
+        (rows, 41, NO_MEMORY),
+        pytest.param(funnel, 1, KeyboardInterrupt(), marks=pytest.mark.slow),
+        pytest.param(funnel, 3, NO_MEMORY, marks=pytest.mark.slow),
+        pytest.param(rows, 1, KeyboardInterrupt(), marks=pytest.mark.slow),
+        pytest.param(rows, 1, NO_MEMORY, marks=pytest.mark.slow),
+    ],
+)
+def test_every_place(make, every, error, small, tmp_path):
+    target, path = make(), tmp_path / "run.npz"
+    whole, count = places_of(target, path)
+    assert whole.result == vi.RESULTS.converged
+    if make is funnel:
+        assert isinstance(whole.family, vi.Affine)
+    nothing = 0
+    for at in range(0, count, every):
+        left = ended_at(target, path, at, error)
+        if left is None:
+            nothing += 1
+            continue
+        assert agree(left.resume(progress=False), whole), at
+    # One look at the start, and the first step of a stage.
+    assert nothing <= 4
+
+
+def test_a_checkpoint_of_any_stage_goes_on_to_the_same(small, tmp_path):
+    target, path = funnel(), tmp_path / "run.npz"
+    whole, count = places_of(target, path)
+    like = vi.fit(target, key=jr.key(3), max_steps=0, progress=False)
+    for at in range(150, count, 90):
+        left = ended_at(target, path, at, KeyboardInterrupt())
+        if left is not None:
+            vi.save(path, left)
+            loaded = vi.load(path, like=like)
+            assert agree(loaded.resume(progress=False), whole), at
+
+
+def test_a_flow_that_cannot_be_compiled_leaves_the_gaussian(small, monkeypatch):
+    def advance(*args):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+
+    monkeypatch.setattr(compiled_run, "advance", advance)
+    with pytest.warns(UserWarning, match="flow could not be tried.*RESOURCE_EXHAUSTED"):
+        fit = vi.fit(funnel(), key=jr.key(3), progress=False)
+    assert isinstance(fit.family, vi.FullRank)
+    assert fit.result == vi.RESULTS.converged
+    assert not vi.report(fit, key=jr.key(0)).trustworthy
+    # It has had its chance.
+    assert same(fit.resume(progress=False), fit)
+
+
+def test_until_a_flow_is_done_the_gaussian_stands(small):
+    seen = []
+    fit = vi.fit(
+        funnel(),
+        key=jr.key(3),
+        progress=False,
+        callbacks=lambda fit: seen.append((type(fit.family), fit.before is not None)),
+        callback_every=10,
+    )
+    assert (vi.FullRank, True) in seen
+    assert isinstance(fit.family, vi.Affine)
+    assert fit.before is None
