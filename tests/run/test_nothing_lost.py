@@ -14,6 +14,7 @@ import vijax as vi
 from vijax._auto import budget
 from vijax._draws import importance_correction
 from vijax._run import compiled_run, host, richer_family
+from vijax._solver import natural_gradient
 from vijax._target.probe import HostProbe
 
 from ..helpers import same
@@ -56,6 +57,7 @@ def small(monkeypatch):
         monkeypatch.setattr(module, "MORE_STEPS", 60)
     for module in (importance_correction, richer_family):
         monkeypatch.setattr(module, "NUM_DRAWS", 192)
+    monkeypatch.setattr(natural_gradient, "_MAX_ITERATIONS", 5)
 
 
 class Places:
