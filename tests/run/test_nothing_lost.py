@@ -130,7 +130,7 @@ NO_MEMORY = MemoryError("none left")
         (funnel, 61, KeyboardInterrupt()),
         (rows, 41, NO_MEMORY),
         pytest.param(funnel, 1, KeyboardInterrupt(), marks=pytest.mark.slow),
-        pytest.param(funnel, 3, NO_MEMORY, marks=pytest.mark.slow),
+        pytest.param(funnel, 7, NO_MEMORY, marks=pytest.mark.slow),
         pytest.param(rows, 1, KeyboardInterrupt(), marks=pytest.mark.slow),
         pytest.param(rows, 1, NO_MEMORY, marks=pytest.mark.slow),
     ],
