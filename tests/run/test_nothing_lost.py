@@ -20,6 +20,9 @@ from vijax._target.probe import HostProbe
 from ..helpers import same
 
 
+# A thousand runs: without the type checker of our tests they take half as long.
+pytestmark = pytest.mark.usefixtures("as_for_users")
+
 Y = np.array([28.0, 8.0, -3.0, 7.0])
 
 
