@@ -4,6 +4,7 @@ traced, of NumPy where the host drives them, which compiles nothing."""
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+import equinox as eqx
 import jax
 import jax.lax as lax
 import jax.numpy as jnp
@@ -42,14 +43,36 @@ def switch(index: Any, branches: Sequence[Callable[..., T]], *args: Any) -> T:
     return lax.switch(index, branches, *args)
 
 
+def switch_points(
+    index: Any, branches: Sequence[Callable[..., Any]], most: int, *args: Any
+) -> tuple[Any, Any]:
+    """The points that one of the branches asks for, of shape `(points, dim)`, and how
+    many; filled up to `most` where it is not known which branch that is."""
+
+    def filled(branch: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any) -> tuple[Any, Any]:
+            x = branch(*args)
+            count = len(x)
+            if is_numpy(x):
+                return x, count
+            return jnp.pad(x, ((0, most - count), (0, 0))), jnp.int32(count)
+
+        return run
+
+    return switch(index, [filled(branch) for branch in branches], *args)
+
+
 def choose(condition: Any, yes: T, no: T) -> T:
-    """One of two pytrees of arrays of equal shapes and dtypes."""
+    """One of two pytrees of equal shapes. `no` decides dtypes, and what is no array."""
     if is_numpy(condition):
         return yes if condition else no
-    return jax.tree.map(lambda y, n: jnp.where(condition, y.astype(n.dtype), n), yes, no)
+    pick = lambda y, n: (
+        jnp.where(condition, y.astype(n.dtype), n) if eqx.is_array(n) else n
+    )
+    return jax.tree.map(pick, yes, no)
 
 
-def put(x: Any, index: Any, value: Any) -> Any:
+def set_at(x: Any, index: Any, value: Any) -> Any:
     """The same array with another entry."""
     if not is_numpy(x):
         return x.at[index].set(value)
@@ -72,33 +95,23 @@ def one_by_one(fn: Callable, xs: Any) -> Any:
     return jax.tree.map(lambda *parts: np.stack(parts), *each)
 
 
-def _or_nan(fn: Callable, like: Any) -> Any:
-    """What `fn` returns, or NaN of a shape as XLA's functions have it, where LAPACK finds
-    that there is nothing."""
-    try:
-        return fn()
-    except np.linalg.LinAlgError:
-        return jax.tree.map(lambda shape: np.full(shape, np.nan), like, is_leaf=_is_shape)
-
-
-def _is_shape(x: Any) -> bool:
-    return isinstance(x, tuple) and all(isinstance(n, int) for n in x)
-
-
 def cholesky(x: Any) -> Any:
     """A Cholesky factor; NaN where there is none."""
     if not is_numpy(x):
         return jnp.linalg.cholesky(x)
-    return _or_nan(lambda: np.linalg.cholesky(x), x.shape)
+    try:
+        return np.linalg.cholesky(x)
+    except np.linalg.LinAlgError:
+        return np.full_like(x, np.nan)
 
 
 def eigh(x: Any) -> tuple[Any, Any]:
     """Eigenvalues and eigenvectors of a symmetric matrix; NaN where these are not
     found."""
-    if not is_numpy(x):
-        values, vectors = jnp.linalg.eigh(x)
-        return values, vectors
-    values, vectors = _or_nan(lambda: tuple(np.linalg.eigh(x)), ((len(x),), x.shape))
+    try:
+        values, vectors = namespace(x).linalg.eigh(x)
+    except np.linalg.LinAlgError:
+        return np.full_like(x[0], np.nan), np.full_like(x, np.nan)
     return values, vectors
 
 

@@ -38,14 +38,6 @@ def all_finite(tree: PyTree) -> Bool[Array, ""]:
     return functools.reduce(operator.and_, finite, jnp.array(True))
 
 
-def tree_where(condition: Bool[Array, ""], yes: T, no: T) -> T:
-    """`yes` or `no`, array leaf by array leaf. `no` decides dtypes and other leaves."""
-    pick = lambda y, n: (
-        jnp.where(condition, y.astype(n.dtype), n) if eqx.is_array(n) else n
-    )
-    return jax.tree.map(pick, yes, no)
-
-
 def _strong(x: Any) -> Any:
     if jnp.issubdtype(jnp.result_type(x), jax.dtypes.extended):
         return x
@@ -254,7 +246,7 @@ def entry_names(name: str, shape: tuple[int, ...]) -> list[str]:
     return [f"{name}[{', '.join(map(str, i))}]" if i else name for i in indices]
 
 
-def is_array(leaf: Any) -> bool:
+def is_any_array(leaf: Any) -> bool:
     """Whether `leaf` is an array of JAX, or of NumPy."""
     return eqx.is_array(leaf) or isinstance(leaf, np.ndarray)
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from .._arrays import choose, namespace, one_by_one, put, solve_lower
+from .._arrays import choose, namespace, one_by_one, set_at, solve_lower
 from .._custom_types import AnyArray
 from .._family.full_rank import FullRank
 from .._family.mixture import Mixture
@@ -99,9 +99,9 @@ class Modes(NamedTuple):
         xp, old = namespace(loc), self.gaussians
         place = xp.minimum(self.num_modes, _MAX_MODES - 1)
         added = Gaussians(
-            put(old.loc, place, loc),
-            put(old.tril, place, tril),
-            put(old.elbo, place, elbo),
+            set_at(old.loc, place, loc),
+            set_at(old.tril, place, tril),
+            set_at(old.elbo, place, elbo),
         )
         is_new = ~self.are_near(loc[None])[0]
         return Modes(

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from .._arrays import choose, cond, is_numpy, namespace, put, switch
+from .._arrays import choose, cond, namespace, set_at, switch, switch_points
 from .._custom_types import AnyArray
 from .._linalg import gaussian_log_prob, index_of_largest, mirrored, where_rows
 from .._solver import natural_gradient, quasi_newton
@@ -72,20 +72,8 @@ def ask(half: AnyArray, state: AutoState) -> tuple[AnyArray, AnyArray | int]:
 
     `half` is base noise; its mirror images are the other half.
     """
-    stages = [_ask_search, _ask_check, _ask_ascend, _ask_nothing, _ask_nothing]
-
-    def padded(stage):
-        def run(half, state):
-            x = stage(half, state)
-            if is_numpy(x):
-                return x, len(x)
-            pad = num_lanes(state.tried.size) - len(x)
-            xp = namespace(x)
-            return xp.pad(x, ((0, pad), (0, 0))), xp.int32(len(x))
-
-        return run
-
-    return switch(state.stage, [padded(stage) for stage in stages], half, state)
+    asks = _ask_search, _ask_check, _ask_ascend, _ask_nothing, _ask_nothing
+    return switch_points(state.stage, asks, num_lanes(state.tried.size), half, state)
 
 
 def tell(half: AnyArray, state: AutoState, probes: Probes) -> AutoState:
@@ -221,7 +209,7 @@ def _ascend_from(state: AutoState, path: Int[AnyArray, ""]) -> AutoState:
     return state._replace(
         stage=xp.full((), ASCEND, xp.int32),
         ascent=natural_gradient.begin(loc, tril),
-        tried=put(state.tried, path, True),
+        tried=set_at(state.tried, path, True),
     )
 
 

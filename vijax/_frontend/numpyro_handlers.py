@@ -89,11 +89,11 @@ def split_arguments(
     """Arguments as arrays and as the rest, each with `None` where the other is. Arrays at
     the places `constants` belong to the rest."""
 
-    def is_array(path: Any, leaf: Any) -> bool:
+    def is_any_array(path: Any, leaf: Any) -> bool:
         return _is_data(leaf) and place_of(path) not in constants
 
     def rest(path: Any, leaf: Any) -> Any:
-        if is_array(path, leaf):
+        if is_any_array(path, leaf):
             return None
         if is_tracer(leaf):
             raise ValueError(
@@ -103,7 +103,7 @@ def split_arguments(
             )
         return Constant(leaf) if _is_data(leaf) else _plain(leaf)
 
-    mask = jtu.tree_map_with_path(is_array, arguments)
+    mask = jtu.tree_map_with_path(is_any_array, arguments)
     arrays = eqx.filter(arguments, mask)
     arrays = {k: v for k, v in arrays.items() if jtu.tree_leaves(v)}
     arrays = jax.tree.map(

@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Bool, Int, PyTree
 
+from .._arrays import choose
 from .._family.base import AbstractFamily
 from .._misc import (
     all_finite,
     as_arrays,
     float_dtype,
     strengthen,
-    tree_where,
 )
 from .base import Problem, Progress, Records
 
@@ -231,7 +231,7 @@ def _settle(
     """
     made = after.num_steps - before.num_steps
     skip = ~finite & (made == 1)
-    kept = tree_where(finite, after, before)
+    kept = choose(finite, after, before)
     one = skip.astype(jnp.int32)
     get = lambda p: (p.num_steps, p.num_skipped, p.num_nonfinite)
     counts = (

@@ -4,7 +4,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from .._arrays import cond, eigh, namespace, switch
+from .._arrays import cond, eigh, namespace, switch, switch_points
 from .._custom_types import AnyArray
 from .._family.base import AbstractFamily
 from .._linalg import index_of_largest, triangular_root
@@ -112,19 +112,9 @@ class Laplace(AbstractAskTell):
         )
 
     def ask(self, noise: AnyArray, state: LaplaceState) -> tuple[AnyArray, AnyArray]:
-        xp, dim = namespace(noise), noise.shape[1]
-        most = max(self.num_starts, 4 * dim, len(_RATES))
-
-        def padded(ask):
-            def run(state):
-                x = ask(state)
-                count = xp.asarray(len(x), xp.int32)
-                return xp.pad(x, ((0, most - len(x)), (0, 0))), count
-
-            return run
-
+        most = max(self.num_starts, 4 * noise.shape[1], len(_RATES))
         asks = lambda state: quasi_newton.ask(state.paths), _around, _along, _along
-        return switch(state.stage, [padded(ask) for ask in asks], state)
+        return switch_points(state.stage, asks, most, state)
 
     def tell(
         self, noise: AnyArray, state: LaplaceState, probes: Probes

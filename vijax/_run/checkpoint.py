@@ -10,7 +10,7 @@ from jaxtyping import PyTree
 from numpyro.distributions.transforms import Transform
 
 from .._method.base import label
-from .._misc import is_array
+from .._misc import is_any_array
 from .archive import write
 from .checks import check_folder
 from .files import as_path
@@ -23,7 +23,7 @@ BEFORE = "the method before"
 def parts_of(fit: Any) -> tuple[PyTree, PyTree, dict[str, str]]:
     """The arrays of a fit, those whose length may differ, and what must agree besides."""
     problem = fit.problem
-    fixed: tuple = eqx.filter((fit.progress, fit.result, problem.key), is_array)
+    fixed: tuple = eqx.filter((fit.progress, fit.result, problem.key), is_any_array)
     growing: tuple = (fit.losses, fit.trackers, fit.tracked_steps)
     target = problem.target
     params = []

@@ -21,7 +21,7 @@ from .._family.base import AbstractFamily, has_moment
 from .._family.point_estimates import PointEstimates
 from .._loop.base import AbstractStop, Problem, Progress, replace_target
 from .._method.base import AbstractMethod, F, label, State
-from .._misc import as_flag, as_key, as_whole, is_array, is_traced, is_tracer
+from .._misc import as_flag, as_key, as_whole, is_any_array, is_traced, is_tracer
 from .._target.probe import HostProbe
 from .._target.target import check_target, Target
 from .auto_batches import is_on_a_part, resumed_in_batches
@@ -78,7 +78,7 @@ class Fit(eqx.Module, Generic[F]):
         self.result = result
         # Only arrays are leaves. And what a surrounding `jax.vmap` does not batch stays
         # out of its outputs, or a thousand fits would hold the data a thousand times.
-        is_leaf = is_tracer if is_tracer(losses) else is_array
+        is_leaf = is_tracer if is_tracer(losses) else is_any_array
         self._arrays, rest = eqx.partition(problem, is_leaf)
         self._held = Held(rest)
 

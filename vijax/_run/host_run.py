@@ -13,7 +13,7 @@ from .._family.base import AbstractFamily
 from .._loop.base import AbstractStop, MAX_NONFINITE, Problem, Progress
 from .._loop.chunk import no_records, observe
 from .._method.base import AbstractAskTell, Recipe
-from .._misc import as_arrays, float_dtype, is_array, on_device, Seed
+from .._misc import as_arrays, float_dtype, is_any_array, on_device, Seed
 from .._target.probe import HostProbe
 from .._target.target import Target
 from .base import AbstractRun
@@ -245,12 +245,12 @@ def _widened(tree: PyTree) -> PyTree:
         x = np.asarray(x)
         return x.astype(np.float64) if np.issubdtype(x.dtype, np.floating) else x
 
-    return jax.tree.map(lambda x: widen(x) if is_array(x) else x, tree)
+    return jax.tree.map(lambda x: widen(x) if is_any_array(x) else x, tree)
 
 
 def _all_finite(family: Any, dtype: np.dtype) -> bool:
     with np.errstate(all="ignore"):
-        leaves = [x.astype(dtype) for x in jax.tree.leaves(family) if is_array(x)]
+        leaves = [x.astype(dtype) for x in jax.tree.leaves(family) if is_any_array(x)]
     return all(np.all(np.isfinite(x)) for x in leaves if x.dtype == dtype)
 
 

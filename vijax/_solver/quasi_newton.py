@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from .._arrays import erf, namespace, one_by_one, put
+from .._arrays import erf, namespace, one_by_one, set_at
 from .._custom_types import AnyArray
 from .._linalg import equilibrated_cholesky, where_rows
 from .._target.probe import Probes
@@ -49,7 +49,7 @@ class Paths(NamedTuple):
 def begin(first: Float[AnyArray, " dim"], others: Float[AnyArray, "paths dim"]) -> Paths:
     """Paths at `first` and at all of `others` but one, of which nothing is known yet."""
     xp, (num_paths, dim) = namespace(first), others.shape
-    x = put(others, 0, first)
+    x = set_at(others, 0, first)
     zeros = xp.zeros(num_paths, first.dtype)
     eye = xp.broadcast_to(xp.eye(dim, dtype=first.dtype), (num_paths, dim, dim))
     no = xp.zeros(num_paths, bool)

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from .._custom_types import AnyArray
-from .._misc import is_array, num_side_by_side, tree_size
+from .._misc import is_any_array, num_side_by_side, tree_size
 from .target import Target
 
 
@@ -109,7 +109,7 @@ class HostProbe:
         self.target = target
         self._on_host = target.model.on_host
         # Taken apart once: a program of a small model runs in a few microseconds.
-        self._arrays, rest = eqx.partition(target, is_array)
+        self._arrays, rest = eqx.partition(target, is_any_array)
         leaves, structure = jax.tree.flatten(rest)
         self._static = structure, tuple(leaves)
         self.dtype = target.dtype
