@@ -140,3 +140,19 @@ def test_the_reports_own_search_and_trajectories_compile_nothing():
         report = vi.report(wide, key=KEYS[2])
     assert report.num_agreeing is not None
     assert names == []
+
+
+def test_the_bar_says_what_is_happening(capsys):
+    def log_density(params):
+        return -0.5 * jnp.sum((params["x"] - 1.0) ** 2)
+
+    target = vi.from_log_density(log_density, {"x": vi.Param(3)})
+    vi.fit(target, key=KEYS[0])
+    said = capsys.readouterr().err
+    stages = "compiling the model", "search, ", "Gaussian, ", "importance sampling"
+    places = [said.find(stage) for stage in stages]
+    assert -1 not in places
+    assert places == sorted(places)
+    assert "gradients" in said
+    vi.fit(target, key=KEYS[1], progress=False)
+    assert capsys.readouterr().err == ""

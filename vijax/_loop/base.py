@@ -79,10 +79,10 @@ class Progress(eqx.Module):
     family: AbstractFamily
     state: State
     stop_state: PyTree
-    num_steps: Int[Array, ""]
-    num_skipped: Int[Array, ""]
-    num_nonfinite: Int[Array, ""]
-    met: Bool[Array, ""]
+    num_steps: Int[AnyArray, ""]
+    num_skipped: Int[AnyArray, ""]
+    num_nonfinite: Int[AnyArray, ""]
+    met: Bool[AnyArray, ""]
 
     @property
     def failed(self) -> Bool[Array, ""]:

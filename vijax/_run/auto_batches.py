@@ -22,7 +22,7 @@ from .._loop.moment_convergence import MomentConvergence
 from .._method.auto_next import AutoNext
 from .._misc import float_dtype, is_tracer, key_for, on_device
 from .history import History
-from .host import begun, conduct, run_of
+from .host import conduct, kind_of
 from .method_names import stochastic
 from .options import Options
 from .results import FitError, RESULTS
@@ -96,14 +96,14 @@ def _both(
     problem, family = then(fit)
     if fit.result == RESULTS.interrupted:
         return _unfinished(fit, problem, family)
-    return conduct(begun(problem, family), max_steps, options, type(fit))
+    return conduct(kind_of(problem).begin(problem, family), max_steps, options, type(fit))
 
 
 def _unfinished(first: Any, problem: Problem, family: Affine) -> Any:
     """The second stage before its first step, where the first one, which ended early,
     stands: it goes on when this is resumed."""
     make_fit = functools.partial(type(first), before=first)
-    fit = conduct(begun(problem, family), 0, Options.none(), make_fit)
+    fit = conduct(kind_of(problem).begin(problem, family), 0, Options.none(), make_fit)
     return eqx.tree_at(lambda fit: fit.result, fit, first.result)
 
 
@@ -120,6 +120,6 @@ def resumed_in_batches(fit: Any, max_steps: int, options: Options) -> Any:
     assert first is not None
     losses = np.asarray(first.losses)[: int(first.num_steps)]
     history = History(losses, {}, np.zeros(0, np.int32))
-    run = run_of(first.problem, first.progress.cleared(), history)
+    run = kind_of(first.problem)(first.problem, first.progress.cleared(), history)
     go_on = lambda: conduct(run, FIRST_STEPS, options.alone(), type(fit))
     return _both(go_on, lambda new: following(fit.problem, new), max_steps, options)

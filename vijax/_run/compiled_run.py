@@ -1,17 +1,22 @@
 """A run whose steps are a compiled loop."""
 
+import dataclasses
+
+import equinox as eqx
 import jax
+import jax.random as jr
 import numpy as np
 
-from .._custom_types import Point
+from .._custom_types import Key, Point
 from .._family.base import AbstractFamily
-from .._loop.base import MAX_NONFINITE, Problem, Progress, Records
-from .._loop.chunk import advance
+from .._loop.base import Problem, Progress, Records
+from .._loop.chunk import advance, begin
 from .._method.base import Recipe
 from .._misc import float_dtype
+from .._target.target import Target
 from .base import AbstractRun
 from .history import History
-from .start import start
+from .start import find_point, start
 
 
 # How many steps there is room for in a chunk.
@@ -26,7 +31,6 @@ class CompiledRun(AbstractRun):
     def __init__(self, problem: Problem, progress: Progress, history: History):
         super().__init__(problem, history)
         self._progress = progress
-        self._is_compiled = False
         sizes = [np.prod(x.shape[1:]) for x in jax.tree.leaves(history.tracked()[0])]
         self._num_records = int(np.clip(_RECORDED // max(sum(sizes), 1), 1, 1024))
 
@@ -37,40 +41,25 @@ class CompiledRun(AbstractRun):
         family: AbstractFamily | Recipe | None,
         point: Point | None = None,
     ) -> "CompiledRun":
-        """Before its first step, from a family, or a recipe at a point."""
         progress, tracked = start(problem, family, point)
-        losses = np.zeros(0, float_dtype(progress.family))
         tracked = jax.tree.map(np.asarray, tracked)
-        return cls(problem, progress, History(losses, tracked, np.zeros(0, np.int32)))
+        return cls(
+            problem, progress, History.empty(float_dtype(progress.family), tracked)
+        )
+
+    @staticmethod
+    def find_point(key: Key, target: Target) -> tuple[Point, jax.Array]:
+        return find_point(key, target)
+
+    @staticmethod
+    @eqx.filter_jit
+    def restart(problem: Problem, progress: Progress) -> Progress:
+        key = jr.fold_in(problem.key, progress.num_steps)
+        return begin(dataclasses.replace(problem, key=key), progress.family)
 
     @property
     def progress(self) -> Progress:
         return self._progress
-
-    @property
-    def num_steps(self) -> int:
-        return int(self._progress.num_steps)
-
-    @property
-    def num_skipped(self) -> int:
-        return int(self._progress.num_skipped)
-
-    @property
-    def is_met(self) -> bool:
-        return bool(self._progress.met)
-
-    @property
-    def has_failed(self) -> bool:
-        return int(self._progress.num_nonfinite) >= MAX_NONFINITE
-
-    @property
-    def is_over(self) -> bool:
-        done = self.problem.method.done(self._progress.state)
-        return done is not None and bool(done)
-
-    @property
-    def is_compiled(self) -> bool:
-        return self._is_compiled
 
     @property
     def longest(self) -> int:
@@ -81,7 +70,7 @@ class CompiledRun(AbstractRun):
     def _advanced(self, num_steps: int) -> tuple[Progress, Records]:
         length = jax.device_put(np.int32(num_steps))
         out = advance(self.problem, self._progress, length, _CAPACITY, self._num_records)
-        self._is_compiled = True
+        self.is_compiled = True
         return out
 
     def begins_well(self) -> bool:

@@ -27,7 +27,7 @@ from .._target.target import check_target, Target
 from .auto_batches import is_on_a_part, resumed_in_batches
 from .checks import check_method, check_stop
 from .history import History
-from .host import conduct, restarted, run_of
+from .host import conduct, kind_of
 from .method_names import named_method
 from .options import Options
 from .points import check_can_estimate
@@ -296,11 +296,16 @@ class Fit(eqx.Module, Generic[F]):
             before = dataclasses.replace(before, family=self.family)
             problem = dataclasses.replace(problem, method=method)
         if method is not None or not keeps_stop:
-            new = {"new_method": method is not None, "new_stop": not keeps_stop}
-            before = restarted(problem, before, **new)
+            fresh = kind_of(problem).restart(problem, before)
+            if method is not None:
+                before = dataclasses.replace(before, state=fresh.state)
+            if not keeps_stop:
+                before = dataclasses.replace(before, stop_state=fresh.stop_state)
         made = int(self.num_steps)
         tracked = jax.tree.map(np.asarray, (self.trackers, self.tracked_steps))
-        run = run_of(problem, before, History(np.asarray(self.losses)[:made], *tracked))
+        run = kind_of(problem)(
+            problem, before, History(np.asarray(self.losses)[:made], *tracked)
+        )
         make_fit = functools.partial(Fit, before=self.before)
         fit = conduct(run, max_steps, options, make_fit)
         left = max_steps - (int(fit.num_steps) - made)

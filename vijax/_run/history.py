@@ -16,6 +16,11 @@ class History:
         self.losses = losses.copy()
         self._tracked = [(tracked, tracked_steps)]
 
+    @classmethod
+    def empty(cls, dtype: np.dtype, tracked: PyTree[np.ndarray]) -> "History":
+        """Of a run before its first step; `tracked` are no records, of the right kind."""
+        return cls(np.zeros(0, dtype), tracked, np.zeros(0, np.int32))
+
     def append(self, records: Records, before: int, made: int) -> None:
         """Take in the records of the `made` steps after the first `before`."""
         self.add_losses(np.asarray(records.losses)[:made], before)

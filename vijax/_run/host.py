@@ -1,29 +1,22 @@
 """A run on the host: compiled chunks of steps, and callbacks and files between them."""
 
-import dataclasses
 import os
 import time
 import warnings
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
-import jax.random as jr
 import numpy as np
 
-from .._custom_types import Point
-from .._family.base import AbstractFamily
-from .._loop.base import Problem, Progress, replace_target
-from .._loop.chunk import begin
-from .._method.base import AbstractAskTell, Recipe
+from .._loop.base import Problem, replace_target
+from .._method.base import AbstractAskTell
 from .._target.target import Target
 from .base import AbstractRun, nothing
 from .checkpoint import save
 from .compiled_run import CompiledRun
 from .explain import explain_failure
-from .history import History
-from .host_run import begin_on_host, HostRun
+from .host_run import HostRun
 from .interrupt import Interruption
 from .options import Options
 from .progress_bar import ProgressBar
@@ -38,44 +31,9 @@ _MANY_SKIPPED = 0.1
 _SECONDS = 0.1
 
 
-def run_of(problem: Problem, progress: Progress, history: History) -> AbstractRun:
-    """A run that goes on from somewhere: driven from the host where its method can be."""
-    on_host = isinstance(problem.method, AbstractAskTell)
-    return (HostRun if on_host else CompiledRun)(problem, progress, history)
-
-
-def begun(
-    problem: Problem,
-    family: AbstractFamily | Recipe | None,
-    point: Point | None = None,
-) -> AbstractRun:
-    """A run before its first step, from a family, or a recipe at a point."""
-    on_host = isinstance(problem.method, AbstractAskTell)
-    return (HostRun if on_host else CompiledRun).begin(problem, family, point)
-
-
-@eqx.filter_jit
-def _begin(problem: Problem, family: AbstractFamily) -> Progress:
-    return begin(problem, family)
-
-
-def restarted(
-    problem: Problem, progress: Progress, *, new_method: bool, new_stop: bool
-) -> Progress:
-    """The progress with a fresh state of the method, or memory of the stopping rule."""
-    if isinstance(problem.method, AbstractAskTell):
-        fresh = begin_on_host(problem, progress.family, int(progress.num_steps))
-    else:
-        key = _folded(problem.key, progress.num_steps)
-        fresh = _begin(dataclasses.replace(problem, key=key), progress.family)
-    if new_method:
-        progress = dataclasses.replace(progress, state=fresh.state)
-    if new_stop:
-        progress = dataclasses.replace(progress, stop_state=fresh.stop_state)
-    return progress
-
-
-_folded = jax.jit(jr.fold_in)
+def kind_of(problem: Problem) -> type[CompiledRun] | type[HostRun]:
+    """How steps are made: driven from the host where the method can be."""
+    return HostRun if isinstance(problem.method, AbstractAskTell) else CompiledRun
 
 
 def conduct(

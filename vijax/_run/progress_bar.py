@@ -1,7 +1,9 @@
 """The progress bar of a run."""
 
+import contextlib
 import math
 import warnings
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -44,11 +46,28 @@ class ProgressBar:
         self._bar.set_description_str(doing, refresh=False)
         self.move_to(done)
 
+    def clear(self) -> None:
+        """Leave no bar."""
+        if self._bar is not None:
+            self._bar.leave = False
+            self._bar.close()
+
     def close(self) -> None:
         """Leave the bar as it is."""
         if self._bar is not None:
             self._bar.refresh()
             self._bar.close()
+
+
+@contextlib.contextmanager
+def noted(doing: str, *, show: bool) -> Iterator[None]:
+    """Show what is done while this is entered, and nothing after."""
+    bar = ProgressBar(0, show=show)
+    bar.note(doing)
+    try:
+        yield
+    finally:
+        bar.clear()
 
 
 def average_loss(losses: np.ndarray) -> float:

@@ -38,7 +38,7 @@ from .._objective.stick_the_landing import StickTheLanding
 from .._target.probe import HostProbe
 from .base import AbstractRun
 from .history import History
-from .host import begun, conduct, run_of, write_last
+from .host import conduct, kind_of, write_last
 from .interrupt import Interruption
 from .options import Options
 from .progress_bar import ProgressBar
@@ -193,7 +193,7 @@ class _Stages:
         progress = eqx.tree_at(put_off, flow.progress, state.longest).cleared()
         tracked = jax.tree.map(np.asarray, (flow.trackers, flow.tracked_steps))
         history = History(np.asarray(flow.losses), *tracked)
-        run = run_of(flow.problem, progress, history)
+        run = kind_of(flow.problem)(flow.problem, progress, history)
         make_fit = functools.partial(type(flow), before=flow)
         longer = conduct(run, left, self.options.quiet(), make_fit)
         self.fit = longer
@@ -257,7 +257,7 @@ def _begin(fit: Any) -> AbstractRun:
     key = key_for(fit.problem.key, _FLOWING)
     method = _flow_method(fit)
     problem = dataclasses.replace(fit.problem, method=method, key=key, stop=None)
-    return begun(problem, flow_from(fit.progress.family, key))
+    return kind_of(problem).begin(problem, flow_from(fit.progress.family, key))
 
 
 def in_the_stage_of(fit: Any, method: str, before: str | None) -> Any:
