@@ -44,12 +44,13 @@ FLOORS: tuple[dict[str, str], ...] = (
     {"_target": "what is approximated, and how a step sees it"},
     {
         "_closures": "functions that compare by value",
-        "_elliptical": "Gaussians and their kin in NumPy",
+        "_host_distributions": "Gaussians and their kin in NumPy",
         "_linalg": "roots of matrices",
     },
     {
         "_arrays": "what works on arrays of JAX and of NumPy",
         "_custom_types": "aliases",
+        "_keys": "keys, and the host's random numbers",
         "_misc": "helpers that know nothing of inference",
     },
 )
@@ -82,6 +83,7 @@ WITHIN: dict[str, tuple[str, ...]] = {
         "host",
         "richer_family started",
         "auto_batches",
+        "resume",
         "fit_result",
     ),
     "_report": ("mode_search trajectories", "evidence", "verdict text"),

@@ -18,7 +18,22 @@ def _by_value(leaf: Any) -> Any:
     return (type(leaf), leaf) if is_plain else id(leaf)
 
 
-class Constant:
+class ComparedByValue:
+    """Equal to another one of the same kind and `_identity`, and never copied."""
+
+    _identity: Any
+
+    def __deepcopy__(self, memo: dict) -> "ComparedByValue":
+        return self
+
+    def __hash__(self):
+        return hash(self._identity)
+
+    def __eq__(self, other):
+        return type(other) is type(self) and self._identity == other._identity
+
+
+class Constant(ComparedByValue):
     """What a program has in place of an array argument: equal to another one of the same
     content. It keeps a copy, of the kind that was given."""
 
@@ -32,17 +47,8 @@ class Constant:
         kinds = tuple((str(x.dtype), x.shape) for x in arrays)
         self._identity = type(value), str(table), kinds, tuple(content)
 
-    def __deepcopy__(self, memo: dict) -> "Constant":
-        return self
 
-    def __hash__(self):
-        return hash(self._identity)
-
-    def __eq__(self, other):
-        return isinstance(other, Constant) and self._identity == other._identity
-
-
-class Held:
+class Held(ComparedByValue):
     """Any pytree as one static value. Equal to another one of the same leaves."""
 
     def __init__(self, tree: PyTree):
@@ -50,22 +56,13 @@ class Held:
         leaves, structure = jtu.tree_flatten(tree)
         self._identity = structure, tuple(_by_value(x) for x in leaves)
 
-    def __deepcopy__(self, memo: dict) -> "Held":
-        return self
-
-    def __hash__(self):
-        return hash(self._identity)
-
-    def __eq__(self, other):
-        return isinstance(other, Held) and self._identity == other._identity
-
 
 def _global_names(code: types.CodeType) -> set[str]:
     inner = (const for const in code.co_consts if isinstance(const, types.CodeType))
     return set(code.co_names).union(*map(_global_names, inner))
 
 
-class _Function:
+class _Function(ComparedByValue):
     """A function without its closure. Equal to another one of the same source that sees
     the same globals.
 
@@ -83,15 +80,6 @@ class _Function:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.fn(*args, **kwargs)
-
-    def __deepcopy__(self, memo: dict) -> "_Function":
-        return self
-
-    def __hash__(self):
-        return hash(self._identity)
-
-    def __eq__(self, other):
-        return isinstance(other, _Function) and self._identity == other._identity
 
 
 _PLAIN = (bool, int, float, str, _Function, Constant, jtu.PyTreeDef)

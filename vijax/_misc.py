@@ -73,6 +73,12 @@ def is_traced(*trees: PyTree) -> bool:
     return is_tracer(jax.device_put(np.int32(0)))
 
 
+def eager(*trees: PyTree) -> tuple[Any, Callable[[T], T]]:
+    """What to compute with eagerly, and what then makes arrays of JAX: NumPy, which
+    compiles nothing, unless some of it is traced."""
+    return (jnp, lambda x: x) if is_traced(*trees) else (np, jax.device_put)
+
+
 @contextlib.contextmanager
 def lenient_promotion() -> Iterator[None]:
     """For code of others, which mixes dtypes and ranks where our users may forbid it."""
@@ -100,6 +106,19 @@ def map_in_batches(
     if batch_size >= length:
         return jax.vmap(fn)(xs)
     return lax.map(fn, xs, batch_size=batch_size)
+
+
+def in_blocks(
+    fn: Callable[..., PyTree[Array]], size: int, *rows: np.ndarray
+) -> PyTree[np.ndarray]:
+    """What a compiled function makes of some rows, in blocks of one size, so that their
+    number compiles nothing."""
+    count, parts = len(rows[0]), []
+    for start in range(0, max(count, 1), size):
+        blocks = [np.resize(x[start : start + size], (size, *x.shape[1:])) for x in rows]
+        parts.append(fn(*blocks))
+    together = lambda *leaves: np.concatenate([np.asarray(x) for x in leaves])[:count]
+    return jax.tree.map(together, *parts)
 
 
 def as_array(value: Any) -> Array | np.ndarray | None:
@@ -259,28 +278,3 @@ def on_device(tree: T, dtype: np.dtype) -> T:
         return x.astype(dtype) if is_wide else x
 
     return jax.device_put(jax.tree.map(move, tree))
-
-
-class Seed:
-    """A key on the host: NumPy's random numbers, as many streams as there are paths."""
-
-    def __init__(self, key: PRNGKeyArray):
-        self._words = np.asarray(jr.key_data(key)).ravel().tolist()
-
-    def generator(self, *path: int) -> np.random.Generator:
-        """The stream of a path of whole numbers."""
-        # Lengths first, lest one path's end be another's beginning.
-        return np.random.default_rng([len(self._words), *self._words, *path])
-
-
-@jax.jit
-def split_key(key: PRNGKeyArray) -> tuple[PRNGKeyArray, PRNGKeyArray]:
-    """Two keys of one, as one small program."""
-    first, second = jr.split(key)
-    return first, second
-
-
-@jax.jit
-def key_for(key: PRNGKeyArray, purpose: int | Array) -> PRNGKeyArray:
-    """A key that no step of a run uses: these fold in just one number."""
-    return jr.fold_in(jr.fold_in(key, 0), purpose)

@@ -59,13 +59,13 @@ def test_coordinates_are_those_of_the_family(getkey):
     assert jnp.allclose(mine.root, tril)
     z = np.array([[0.3, -0.7]])
     assert jnp.allclose(mine.inside(mine.outside(z)), z, atol=1e-5)
-    assert jnp.allclose(mine.pulled(z), z @ tril)
+    assert jnp.allclose(mine.score_inside(z), z @ tril)
     seen = own_coordinates(vi.StudentT(family.loc, tril, 50), x)
     assert jnp.allclose(seen.root, tril, atol=0.1)
     few = own_coordinates(vi.StudentT(family.loc, tril, 50), x[:3])
     assert few.root.shape == (2,)
     assert jnp.allclose(few.inside(few.outside(z)), z, atol=1e-5)
-    assert jnp.allclose(few.pulled(z), few.root * z)
+    assert jnp.allclose(few.score_inside(z), few.root * z)
 
 
 @pytest.mark.slow

@@ -24,6 +24,36 @@ def test_joint_density_agrees_with_density(make, getkey):
 
 
 @every_family
+def test_the_same_in_numpy(make, getkey):
+    family = make()
+    known = family.on_host()
+    if known is None:
+        assert isinstance(family, vi.Particles)
+        return
+    num_draws = 20_000
+    x, log_q = known.draw(np.random.default_rng(0), num_draws)
+    assert x.shape == (num_draws, DIM)
+    assert x.dtype == log_q.dtype == np.float64
+    few = jnp.asarray(x[:50])
+    np.testing.assert_allclose(log_q[:50], jax.vmap(family.log_prob)(few), rtol=1e-9)
+    np.testing.assert_allclose(known.log_prob(x[:50]), log_q[:50], rtol=1e-9)
+    slopes = jax.vmap(jax.grad(family.log_prob))(few)
+    np.testing.assert_allclose(known.score(x[:50]), slopes, rtol=1e-7, atol=1e-9)
+    # And the draws are the family's: moments against draws of the other kind.
+    other = jax.vmap(family.sample)(jr.split(getkey(), num_draws))
+    noise = 5 * np.std(x, axis=0) * (2 / num_draws) ** 0.5
+    assert np.all(np.abs(np.mean(x, axis=0) - np.mean(other, axis=0)) < noise)
+    assert np.all(np.abs(np.std(x, axis=0) / np.std(other, axis=0) - 1) < 0.05)
+    between = np.corrcoef(x.T) - np.corrcoef(np.asarray(other).T)
+    assert np.all(np.abs(between) < 0.05)
+    # Any part of them is a sample too.
+    part = x[: num_draws // 10]
+    off = np.abs(np.mean(part, axis=0) - np.mean(x, axis=0))
+    assert np.all(off < 5 * np.std(x, axis=0) * (10 / num_draws) ** 0.5)
+    assert known.draw(np.random.default_rng(0), 0)[0].shape == (0, DIM)
+
+
+@every_family
 def test_density_integrates_to_one(make, getkey):
     # Importance sampling from a wider Gaussian.
     family = make()

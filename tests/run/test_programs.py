@@ -15,7 +15,14 @@ from .programs import compiled
 # What depends on the model: its values and scores, and its named parameters.
 OF_A_MODEL = ["_program", "_constrained"]
 # Of numbers only, whatever the model.
-HELPERS = {"key_for", "split_key", "convert_element_type", "equal", "not_equal"}
+HELPERS = {
+    "key_for",
+    "split_key",
+    "convert_element_type",
+    "equal",
+    "not_equal",
+    "greater_equal",
+}
 
 
 def regression_log_density(params, data):
@@ -126,20 +133,38 @@ def test_methods_that_ask_and_tell_compile_the_target_alone(method):
 
 
 def test_the_reports_own_search_and_trajectories_compile_nothing():
-    # A Gaussian far too wide in each of 60 coordinates has few weights.
     target = vi.from_log_density(
         lambda params: -0.5 * jnp.sum(params["x"] ** 2), {"x": vi.Param(60)}
     )
-    method = vi.Laplace()
-    fit = vi.fit(target, method, key=jr.key(0), max_steps=60, progress=False)
-    vi.report(fit, key=KEYS[1])
-    # Each of 60 standard deviations off by a tenth leaves weights of few draws.
-    family = vi.FullRank(np.zeros(60), scale=1.35)
-    wide = vi.fit(target, method, family, key=jr.key(0), max_steps=0, progress=False)
+    # Somewhat too wide in each of 60 coordinates: close, but the weights are few.
+    family = vi.FullRank(np.zeros(60), scale=1.25)
+    run = {"key": KEYS[0], "max_steps": 0, "progress": False}
+    fit = vi.fit(target, vi.Laplace(), family, **run)
+    vi.report(vi.fit(target, vi.Laplace(), **run), key=KEYS[1])
     with compiled() as names:
-        report = vi.report(wide, key=KEYS[2])
-    assert report.num_agreeing is not None
+        report = vi.report(fit, key=KEYS[2])
     assert names == []
+    assert report.num_agreeing is not None
+    assert report.acceptance is not None
+    assert all(abs(np.log(q.std)) < 0.1 for q in report.quantities)
+
+
+def test_a_flow_takes_three_programs_more_and_its_report_one():
+    def log_density(params):  # A banana.
+        x, y = params["x"], params["y"]
+        return -0.5 * x**2 / 4 - 0.5 * ((y - x**2) / 0.3) ** 2
+
+    warm()
+    target = vi.from_log_density(log_density, {"x": vi.Param(), "y": vi.Param()})
+    with compiled() as names:
+        fit = vi.fit(target, key=KEYS[0], progress=False)
+        jax.block_until_ready(fit.draw(4_000, key=KEYS[1]).params)
+    assert isinstance(fit.family, vi.Affine)
+    flow = ["start", "advance", "_all_forward"]
+    assert sorted(set(names) - HELPERS) == sorted(OF_A_MODEL + flow)
+    with compiled() as names:
+        vi.report(fit, key=KEYS[2])
+    assert names == ["_all_pulled"]
 
 
 def test_the_bar_says_what_is_happening(capsys):

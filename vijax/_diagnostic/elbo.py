@@ -1,17 +1,13 @@
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
 from .._draws.draws import Draws
-from .._misc import is_traced
+from .._misc import eager
 from .base import check_several, Estimate
 
 
 def _mean_and_stderr(log_p: Array, log_q: Array) -> tuple[Array, Array]:
-    traced = is_traced(log_p, log_q)
-    # On the host, where it compiles nothing.
-    xp, done = (jnp, lambda x: x) if traced else (np, jax.device_put)
+    xp, done = eager(log_p, log_q)
     with np.errstate(all="ignore"):
         values = xp.asarray(log_p) - xp.asarray(log_q)
         stderr = xp.std(values, ddof=1) / len(values) ** 0.5

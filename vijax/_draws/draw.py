@@ -10,15 +10,8 @@ from jaxtyping import Array, Float
 
 from .._custom_types import Key, Point
 from .._family.base import AbstractFamily, check_family
-from .._misc import (
-    as_key,
-    as_whole,
-    float_dtype,
-    is_traced,
-    map_in_batches,
-    Seed,
-    tree_size,
-)
+from .._keys import Seed
+from .._misc import as_key, as_whole, float_dtype, is_traced, map_in_batches, tree_size
 from .._target.probe import HostProbe
 from .._target.target import check_target, Target
 from .draws import Draws
@@ -60,7 +53,7 @@ def sampled(
     """Draws on the host, and the log density of the family there, if it has one."""
     on_host = family.on_host()
     if on_host is not None:
-        return on_host.draw(Seed(key).generator(), num_draws)
+        return on_host.draw(Seed(key).generator(0), num_draws)
     blocks = range(-(-num_draws // _BLOCK))
     parts = [_sample(family, key, np.int32(i)) for i in blocks]  # pyright: ignore[reportArgumentType]
     together = lambda *leaves: np.concatenate(leaves)[:num_draws].astype(np.float64)

@@ -9,15 +9,15 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from .._custom_types import Data, Key, Params
+from .._keys import Seed
 from .._misc import (
     as_flag,
     as_key,
     as_names,
     as_whole,
     check_function,
-    is_traced,
+    eager,
     listed,
-    Seed,
     shapes_in_words,
 )
 from .._target.target import Target
@@ -282,7 +282,7 @@ def chosen_draws(
     key: Key, draws: Draws, log_weights: np.ndarray, num_draws: int, choose: Callable
 ) -> Draws:
     """Draws that `choose(key, log_weights, num_draws)` picks from others."""
-    places = choose(Seed(key).generator(), log_weights, num_draws)
+    places = choose(Seed(key).generator(0), log_weights, num_draws)
     x, log_p = jax.device_put(
         (np.asarray(draws.x)[places], np.asarray(draws.log_p)[places])
     )
@@ -291,11 +291,9 @@ def chosen_draws(
 
 
 def _difference(x: Array, y: Array) -> Array:
-    if is_traced(x, y):
-        return x - y
-    # On the host, where it compiles nothing.
+    xp, done = eager(x, y)
     with np.errstate(invalid="ignore"):
-        return jax.device_put(np.asarray(x) - np.asarray(y))
+        return done(xp.asarray(x) - xp.asarray(y))
 
 
 def check_draws(draws: Any) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from .._custom_types import AnyArray, Data, Params
-from .._misc import is_traced, map_in_batches, num_side_by_side, tree_size
+from .._misc import in_blocks, is_traced, map_in_batches, num_side_by_side, tree_size
 from .._target.data import as_data
 from .._target.model import AbstractModel
 from .._target.target import Target
@@ -42,15 +42,9 @@ def constrained(target: Target, x: Float[Array, "draws dim"]) -> Params:
     """The named parameters at each draw."""
     if is_traced(target, x):
         return _constrained(target, x)
-    # In blocks of one size, so that the number of draws compiles nothing.
     size = num_side_by_side(tree_size(target.data), _BLOCK)
-    rows, count = np.asarray(x), len(x)
-    parts = []
-    for start in range(0, count, size):
-        block = np.resize(rows[start : start + size], (size, rows.shape[1]))
-        parts.append(jax.tree.map(np.asarray, _constrained(target, block)))
-    together = lambda *leaves: np.concatenate(leaves)[:count]
-    return jax.device_put(jax.tree.map(together, *parts))
+    program = lambda block: _constrained(target, block)
+    return jax.device_put(in_blocks(program, size, np.asarray(x)))
 
 
 @eqx.filter_jit

@@ -6,11 +6,11 @@ import numpy as np
 from jaxtyping import Float
 
 from .._custom_types import Key
-from .._elliptical import Elliptical
 from .._family.base import AbstractFamily
 from .._family.full_rank import FullRank
+from .._host_distributions import Elliptical
+from .._keys import Seed
 from .._linalg import equilibrated_cholesky
-from .._misc import Seed
 from .._target.probe import HostProbe
 
 
@@ -62,7 +62,7 @@ class _Places(NamedTuple):
 
 def _at(probe: HostProbe, coordinates: Elliptical, z: np.ndarray) -> _Places:
     probes = probe(coordinates.outside(z))
-    return _Places(z, probes.log_p, coordinates.pulled(probes.score))
+    return _Places(z, probes.log_p, coordinates.score_inside(probes.score))
 
 
 def _trajectory(

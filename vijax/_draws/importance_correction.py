@@ -9,7 +9,7 @@ import numpy as np
 
 from .._custom_types import Key
 from .._family.base import AbstractFamily
-from .._misc import split_key
+from .._keys import split_key
 from .._target.probe import HostProbe
 from .diagnosis import fewest_effective
 from .draw import drawn

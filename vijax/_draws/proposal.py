@@ -6,7 +6,6 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from .._elliptical import Elliptical
 from .._family.affine import Affine
 from .._family.base import AbstractFamily
 from .._family.coupling import Coupling
@@ -15,6 +14,7 @@ from .._family.mean_field import MeanField
 from .._family.mixture import Mixture
 from .._family.particles import Particles
 from .._family.student_t import StudentT
+from .._host_distributions import Elliptical
 
 
 # The tails of a Student t cost effective draws in many dimensions.

@@ -4,7 +4,7 @@ import jax.scipy.linalg as jsl
 from jaxtyping import Array, ArrayLike, Float, Scalar
 
 from .._custom_types import Key, Point
-from .._elliptical import AbstractHostDensity, seen_through
+from .._host_distributions import AbstractHostDistribution, host_affine
 from .base import (
     AbstractFamily,
     check_family,
@@ -94,11 +94,11 @@ class Affine(AbstractFamily):
     def has_density(self) -> bool:
         return self.family.has_density
 
-    def on_host(self) -> AbstractHostDensity | None:
+    def on_host(self) -> AbstractHostDistribution | None:
         inner = self.family.on_host()
         if inner is None:
             return None
-        return seen_through(inner, wide(self.loc), wide_tril(self))
+        return host_affine(inner, wide(self.loc), wide_tril(self))
 
     def mirror(self, x: Point) -> Point:
         return self._out(self.family.mirror(self._in(x)))

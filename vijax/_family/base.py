@@ -11,8 +11,8 @@ from jaxtyping import Array, ArrayLike, Float, Scalar
 
 from .._arrays import namespace
 from .._custom_types import AnyArray, Key, Point
-from .._elliptical import AbstractHostDensity
-from .._misc import as_numbers, is_traced
+from .._host_distributions import AbstractHostDistribution
+from .._misc import as_numbers, eager, is_traced
 
 
 class AbstractFamily(eqx.Module):
@@ -47,7 +47,7 @@ class AbstractFamily(eqx.Module):
         """Whether `log_prob` can be asked for. Bare particles have none."""
         return True
 
-    def on_host(self) -> AbstractHostDensity | None:
+    def on_host(self) -> AbstractHostDistribution | None:
         """The same in NumPy, which compiles nothing; `None` where it has no such form."""
 
     def mirror(self, x: Point) -> Point:
@@ -118,10 +118,7 @@ def tril_parts(
     """
     loc, scale = check_loc(loc), as_numbers(name, scale)
     dim, shape = loc.size, scale.shape
-    # On the host nothing is compiled for it.
-    known = not is_traced(scale)
-    xp = np if known else jnp
-    done = jax.device_put if known else lambda parts: parts
+    xp, done = eager(scale)
     if len(shape) != 2:
         check_scale(scale, dim, name)
         scale = xp.asarray(scale, loc.dtype)
@@ -134,7 +131,7 @@ def tril_parts(
         )
     tril = xp.asarray(scale, loc.dtype)
     check_scale(xp.diagonal(tril), dim, name)
-    if known and np.any(np.triu(tril, 1)):
+    if xp is np and np.any(np.triu(tril, 1)):
         raise ValueError(
             f"`{name}` has entries above its diagonal, but a Cholesky factor is lower "
             "triangular. Pass e.g. `jnp.linalg.cholesky(covariance)`."

@@ -10,8 +10,9 @@ import numpy as np
 from jaxtyping import Array, Float, Scalar
 
 from .._custom_types import Key, Point
-from .._elliptical import AbstractHostDensity
-from .._misc import as_key, as_whole, float_dtype, is_traced, Seed
+from .._host_distributions import AbstractHostDistribution
+from .._keys import Seed
+from .._misc import as_key, as_whole, eager, float_dtype, in_blocks
 from .base import AbstractFamily, check_family
 
 
@@ -93,12 +94,11 @@ class Coupling(AbstractFamily):
         dim, dtype = base.dim, float_dtype(base)
         key = as_key(key)
 
-        known = not is_traced(base, key)
-        xp, done = (np, jax.device_put) if known else (jnp, lambda x: x)
+        xp, done = eager(base, key)
 
         def fan(place, n_in, n_out):
             shape = num_layers, n_out, n_in
-            if known:  # On the host, where it compiles nothing.
+            if xp is np:
                 draws = Seed(key).generator(place).standard_normal(shape).astype(dtype)
             else:
                 draws = jr.normal(jr.fold_in(key, place), shape, dtype)
@@ -129,9 +129,9 @@ class Coupling(AbstractFamily):
             )
         return eqx.tree_at(lambda flow: flow.base, self, base)
 
-    def on_host(self) -> "_Bent | None":
+    def on_host(self) -> "_HostCoupling | None":
         base = self.base.on_host()
-        return None if base is None else _Bent(base, self.layers)
+        return None if base is None else _HostCoupling(base, self.layers)
 
     def sample_and_log_prob(self, key: Key) -> tuple[Point, Scalar]:
         z, log_q = self.base.sample_and_log_prob(key)
@@ -187,40 +187,33 @@ def _all_pulled(
 
 
 @dataclasses.dataclass(frozen=True)
-class _Bent(AbstractHostDensity):
+class _HostCoupling(AbstractHostDistribution):
     """A flow around a base on the host. The layers alone are compiled, whatever the base:
     one program to draw, another to look back."""
 
-    base: AbstractHostDensity
+    base: AbstractHostDistribution
     layers: _Layers
 
-    def _blocks(self, program: Callable, *parts: np.ndarray) -> list[np.ndarray]:
-        """A program's outputs for blocks of draws of one size."""
-        count, dtype = len(parts[0]), self.layers.first.dtype
-        out = []
-        for start in range(0, count, _BLOCK):
-            block = [part[start : start + _BLOCK].astype(dtype) for part in parts]
-            rest = (0, _BLOCK - len(block[0])), (0, 0)
-            out.append(program(self.layers, *(np.pad(part, rest) for part in block)))
-        together = lambda x: np.concatenate(x)[:count].astype(np.float64)
-        return [
-            together([np.asarray(leaf) for leaf in x]) for x in zip(*out, strict=True)
-        ]
+    def _through(self, program: Callable, *rows: np.ndarray) -> list[np.ndarray]:
+        """What one of the programs makes of draws, with 64 bits again."""
+        narrow = [x.astype(self.layers.first.dtype) for x in rows]
+        out = in_blocks(lambda *x: program(self.layers, *x), _BLOCK, *narrow)
+        return [x.astype(np.float64) for x in out]
 
     def draw(
         self, generator: np.random.Generator, num_draws: int
     ) -> tuple[Float[np.ndarray, "draws dim"], Float[np.ndarray, " draws"]]:
         z, log_q = self.base.draw(generator, num_draws)
-        x, log_det = self._blocks(_all_forward, z)
+        x, log_det = self._through(_all_forward, z)
         return x, log_q - log_det
 
     def log_prob(self, x: Float[np.ndarray, "draws dim"]) -> Float[np.ndarray, " draws"]:
-        z, log_det, _ = self._blocks(_all_pulled, x, np.zeros_like(x))
+        z, log_det, _ = self._through(_all_pulled, x, np.zeros_like(x))
         return self.base.log_prob(z) - log_det
 
     def score(self, x: Float[np.ndarray, "draws dim"]) -> Float[np.ndarray, "draws dim"]:
-        z, _, _ = self._blocks(_all_pulled, x, np.zeros_like(x))
-        return self._blocks(_all_pulled, x, self.base.score(z))[2]
+        z, _, _ = self._through(_all_pulled, x, np.zeros_like(x))
+        return self._through(_all_pulled, x, self.base.score(z))[2]
 
 
 def _halves(num_layers: int, dim: int) -> np.ndarray:

@@ -5,7 +5,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Scalar
 
 from .._custom_types import AnyArray, Key, Point
-from .._elliptical import Elliptical
+from .._host_distributions import Elliptical
 from .._misc import standard_normal_log_prob
 from .base import AbstractFamily, tril_parts, unit_tril, wide, wide_tril
 

@@ -1,14 +1,11 @@
-from typing import Any
-
-import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Scalar
 
 from .._custom_types import Key, Point
-from .._elliptical import Elliptical
-from .._misc import is_traced, standard_normal_log_prob
+from .._host_distributions import Elliptical
+from .._misc import eager, standard_normal_log_prob
 from .base import AbstractFamily, check_loc, check_scale, wide
 
 
@@ -49,11 +46,9 @@ class MeanField(AbstractFamily):
         """
         self.loc = check_loc(loc)
         check_scale(scale, self.dim)
-        traced = is_traced(scale, self.loc)
-        xp: Any = jnp if traced else np
+        xp, done = eager(scale, self.loc)
         scale = xp.asarray(scale, self.loc.dtype)
-        log_scale = xp.broadcast_to(xp.log(scale), self.loc.shape)
-        self.log_scale = log_scale if traced else jax.device_put(np.array(log_scale))
+        self.log_scale = done(xp.broadcast_to(xp.log(scale), self.loc.shape))
 
     @property
     def dim(self) -> int:

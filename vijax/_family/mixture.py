@@ -11,8 +11,8 @@ from scipy.special import softmax
 
 from .._arrays import one_by_one
 from .._custom_types import Key, Point
-from .._elliptical import MixtureOnHost
-from .._misc import as_numbers, is_traced
+from .._host_distributions import HostMixture
+from .._misc import as_numbers, eager, is_traced
 from .base import AbstractFamily
 
 
@@ -62,9 +62,7 @@ class Mixture(AbstractFamily):
                 "`components` must be families of one kind and dimension, such as "
                 f"`[vi.FullRank(a), vi.FullRank(b)]`, but they are {given!r}."
             )
-        # On the host, where it compiles nothing.
-        traced = is_traced(components, weights)
-        xp, done = (jnp, lambda x: x) if traced else (np, jax.device_put)
+        xp, done = eager(components, weights)
         stack = lambda *x: done(xp.stack([xp.asarray(leaf) for leaf in x]))
         self.components = jax.tree.map(stack, *components)
         dtype = jax.tree.leaves(components[0])[0].dtype
@@ -115,14 +113,14 @@ class Mixture(AbstractFamily):
         within = jnp.einsum("k,kij->ij", self.weights, self._of_each("covariance"))
         return between + within
 
-    def on_host(self) -> MixtureOnHost | None:
+    def on_host(self) -> HostMixture | None:
         count = self.logits.shape[0]
         known = jax.tree.map(np.asarray, self.components)
         parts = [jax.tree.map(lambda x: x[i], known).on_host() for i in range(count)]  # noqa: B023
         known = [part for part in parts if part is not None]
         if len(known) < count:
             return None
-        return MixtureOnHost(known, softmax(np.asarray(self.logits, np.float64)))
+        return HostMixture(known, softmax(np.asarray(self.logits, np.float64)))
 
     def log_prob(self, x: Point) -> Scalar:
         each = one_by_one(lambda c: c.log_prob(x), self.components)

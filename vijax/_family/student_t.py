@@ -7,7 +7,7 @@ from jax.scipy.special import gammaln
 from jaxtyping import Array, ArrayLike, Float, Scalar
 
 from .._custom_types import AnyArray, Key, Point
-from .._elliptical import Elliptical
+from .._host_distributions import Elliptical
 from .._misc import as_numbers, as_real, is_traced
 from .base import AbstractFamily, tril_parts, unit_tril, wide, wide_tril
 

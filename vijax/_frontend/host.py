@@ -9,8 +9,9 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Scalar
 from numpyro.distributions.transforms import IdentityTransform
 
+from .._closures import ComparedByValue
 from .._custom_types import Data, Params, Point
-from .._misc import check_function, is_traced
+from .._misc import check_function, in_blocks, is_traced
 from .._target.param import ParamSpace
 from .._target.target import Target
 from .base import AbstractDensity, ParamModel
@@ -19,6 +20,8 @@ from .host_call import host_density
 
 Values = Float[np.ndarray, " points"]
 Points = Float[np.ndarray, "points size"]
+# How many points are transformed side by side.
+_BLOCK = 64
 _RETURNS = "a pair `(values, scores)` of NumPy arrays"
 
 
@@ -26,7 +29,7 @@ class _ReturnError(ValueError):
     """`fn` returned something else."""
 
 
-class _Function:
+class _Function(ComparedByValue):
     """The user's function. Equal to another one of the same function."""
 
     def __init__(self, fn: Callable):
@@ -36,15 +39,6 @@ class _Function:
             self._identity = fn
         except TypeError:  # An object that can be called, and holds arrays.
             self._identity = id(fn)
-
-    def __deepcopy__(self, memo: dict) -> "_Function":
-        return self
-
-    def __hash__(self):
-        return hash(self._identity)
-
-    def __eq__(self, other):
-        return isinstance(other, _Function) and self._identity == other._identity
 
     def __repr__(self):
         return f"_Function({self.fn!r})"
@@ -140,19 +134,15 @@ class _HostDensity(AbstractDensity):
 
         def constrained(x: Points, data: Data = None) -> tuple[Values, Points]:
             del data
-            num_points = len(x)
-            # Few lengths, of which each is a program.
-            more = (1 << max(num_points - 1, 1).bit_length()) - num_points
-            x = np.concatenate([x, np.repeat(x[-1:], more, axis=0)])
             # What overflows in float32 is infinite, as anything that JAX computes.
             with np.errstate(over="ignore"):
                 x = x.astype(space.dtype)
-                flat, log_jacobian = _constrained(space, x)
-                values, slopes = self.fn(np.asarray(flat)[:num_points])
-                slopes = np.concatenate([slopes, np.repeat(slopes[-1:], more, axis=0)])
-                scores = _pulled_back(space, x, slopes.astype(space.dtype))
-            values = values + np.asarray(log_jacobian)[:num_points]
-            return values, np.asarray(scores, np.float64)[:num_points]
+                change = lambda x: _constrained(space, x)
+                flat, log_jacobian = in_blocks(change, _BLOCK, x)
+                values, slopes = self.fn(flat)
+                back = lambda x, slopes: _pulled_back(space, x, slopes)
+                scores = in_blocks(back, _BLOCK, x, slopes.astype(space.dtype))
+            return values + log_jacobian, scores.astype(np.float64)
 
         return real if _is_real(space) else constrained
 

@@ -16,7 +16,6 @@ from .._family.base import AbstractFamily
 from .._family.full_rank import FullRank
 from .._misc import as_whole, float_dtype
 from .._target.probe import Probes
-from .._target.target import Target
 from .base import AbstractAskTell, check_gaussian, F, moved, start_wide
 
 
@@ -75,8 +74,7 @@ class Auto(AbstractAskTell):
 
     start = start_wide
 
-    def check(self, family: AbstractFamily, target: Target) -> None:
-        check_gaussian(self, family, target)
+    check = check_gaussian
 
     def begin_noise(self, dim: int) -> tuple[int, ...]:
         return (self.num_starts, dim)

@@ -1,16 +1,12 @@
-from typing import Any
-
 import equinox as eqx
 
 from .._arrays import cholesky, eigh, namespace
 from .._custom_types import AnyArray
-from .._family.base import AbstractFamily
 from .._misc import as_whole
 from .._solver import score_matching
 from .._solver.score_matching import Matched
 from .._target.probe import Probes
-from .._target.target import Target
-from .base import AbstractAskTell, check_gaussian, F, moved, start_wide
+from .base import AbstractAskTell, check_gaussian, place_gaussian, start_wide
 
 
 class BaM(AbstractAskTell):
@@ -56,23 +52,19 @@ class BaM(AbstractAskTell):
 
     start = start_wide
 
-    def check(self, family: AbstractFamily, target: Target) -> None:
-        check_gaussian(self, family, target)
+    check = check_gaussian
 
     def step_noise(self, dim: int) -> tuple[int, ...]:
         return (self.num_draws, dim)
 
-    def begin(self, noise: AnyArray, family: Any) -> Matched:
-        del noise
-        return score_matching.begin(family.loc, family.tril)
-
-    def ask(self, noise: AnyArray, state: Matched) -> tuple[AnyArray, int]:
-        return score_matching.ask(noise, state), self.num_draws
+    begin = score_matching.begin
+    ask = score_matching.ask
 
     def tell(
         self, noise: AnyArray, state: Matched, probes: Probes
     ) -> tuple[Matched, AnyArray]:
-        e, g, loss = score_matching.whitened_scores(noise, state, probes)
+        e = noise
+        g, loss = score_matching.whitened_scores(e, state, probes)
         xp, (count, dim) = namespace(e), e.shape
         rate = count * dim / (state.num_steps + 1.0).astype(e.dtype)
         shrink = rate / (1 + rate)
@@ -85,8 +77,7 @@ class BaM(AbstractAskTell):
         step = shrink * (root @ (root.T @ mean_g) + mean_e)
         return score_matching.stepped(state, step, root), loss
 
-    def place(self, family: F, state: Matched) -> F:
-        return moved(family, state.loc, state.tril)
+    place = place_gaussian
 
 
 def _solve(u: AnyArray, v: AnyArray) -> AnyArray:

@@ -175,11 +175,17 @@ def check_whole(method: Any, target: Target) -> None:
         )
 
 
-def check_gaussian(method: Any, family: AbstractFamily, target: Target) -> None:
+def check_gaussian(self: Any, family: AbstractFamily, target: Target) -> None:
     """Raise unless the family is a Gaussian of full rank, and the target is seen as a
     whole."""
-    check_kind(method, family, FullRank)
-    check_whole(method, target)
+    check_kind(self, family, FullRank)
+    check_whole(self, target)
+
+
+def place_gaussian(self: AbstractMethod, family: F, state: Any) -> F:
+    """The Gaussian of a state: `place` of a method that moves nothing else."""
+    del self
+    return moved(family, state.loc, state.tril)
 
 
 def moved(family: F, loc: AnyArray, tril: AnyArray) -> F:

@@ -1,16 +1,12 @@
-from typing import Any
-
 import equinox as eqx
 
 from .._arrays import cholesky, namespace
 from .._custom_types import AnyArray
-from .._family.base import AbstractFamily
 from .._misc import as_whole
 from .._solver import score_matching
 from .._solver.score_matching import Matched
 from .._target.probe import Probes
-from .._target.target import Target
-from .base import AbstractAskTell, check_gaussian, F, moved, start_wide
+from .base import AbstractAskTell, check_gaussian, place_gaussian, start_wide
 
 
 class GSM(AbstractAskTell):
@@ -52,23 +48,19 @@ class GSM(AbstractAskTell):
 
     start = start_wide
 
-    def check(self, family: AbstractFamily, target: Target) -> None:
-        check_gaussian(self, family, target)
+    check = check_gaussian
 
     def step_noise(self, dim: int) -> tuple[int, ...]:
         return (self.num_draws, dim)
 
-    def begin(self, noise: AnyArray, family: Any) -> Matched:
-        del noise
-        return score_matching.begin(family.loc, family.tril)
-
-    def ask(self, noise: AnyArray, state: Matched) -> tuple[AnyArray, int]:
-        return score_matching.ask(noise, state), self.num_draws
+    begin = score_matching.begin
+    ask = score_matching.ask
 
     def tell(
         self, noise: AnyArray, state: Matched, probes: Probes
     ) -> tuple[Matched, AnyArray]:
-        e, g, loss = score_matching.whitened_scores(noise, state, probes)
+        e = noise
+        g, loss = score_matching.whitened_scores(e, state, probes)
         xp, (count, dim) = namespace(e), e.shape
         steps = _match(e, g)
         left = steps - e
@@ -77,8 +69,7 @@ class GSM(AbstractAskTell):
         root = cholesky(covariance)
         return score_matching.stepped(state, xp.mean(steps, axis=0), root), loss
 
-    def place(self, family: F, state: Matched) -> F:
-        return moved(family, state.loc, state.tril)
+    place = place_gaussian
 
 
 def _match(e: AnyArray, g: AnyArray) -> AnyArray:

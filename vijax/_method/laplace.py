@@ -6,14 +6,12 @@ from jaxtyping import Bool, Float, Int
 
 from .._arrays import cond, eigh, namespace, switch, switch_points
 from .._custom_types import AnyArray
-from .._family.base import AbstractFamily
 from .._linalg import index_of_largest, triangular_root
 from .._misc import as_whole
 from .._solver import curvature, quasi_newton
 from .._solver.quasi_newton import uniform_starts
 from .._target.probe import Probes
-from .._target.target import Target
-from .base import AbstractAskTell, check_gaussian, F, moved, start_wide
+from .base import AbstractAskTell, check_gaussian, place_gaussian, start_wide
 
 
 _MAX_NEWTON = 20
@@ -87,8 +85,7 @@ class Laplace(AbstractAskTell):
 
     start = start_wide
 
-    def check(self, family: AbstractFamily, target: Target) -> None:
-        check_gaussian(self, family, target)
+    check = check_gaussian
 
     def begin_noise(self, dim: int) -> tuple[int, ...]:
         return (self.num_starts, dim)
@@ -146,8 +143,7 @@ class Laplace(AbstractAskTell):
             width=xp.asarray(width, state.width.dtype),
         )
 
-    def place(self, family: F, state: LaplaceState) -> F:
-        return moved(family, state.loc, state.tril)
+    place = place_gaussian
 
     def done(self, state: LaplaceState) -> Bool[AnyArray, ""]:
         return state.stage == _DONE

@@ -8,8 +8,7 @@ from .._family.full_rank import FullRank
 from .._linalg import mirrored
 from .._solver import natural_gradient
 from .._target.probe import Probes
-from .._target.target import Target
-from .base import AbstractAskTell, check_gaussian, F, moved
+from .base import AbstractAskTell, check_gaussian, place_gaussian
 
 
 class NaturalGradient(AbstractAskTell):
@@ -48,8 +47,7 @@ class NaturalGradient(AbstractAskTell):
         del key
         return FullRank(loc, scale=0.1)
 
-    def check(self, family: AbstractFamily, target: Target) -> None:
-        check_gaussian(self, family, target)
+    check = check_gaussian
 
     def step_noise(self, dim: int) -> tuple[int, ...]:
         return (natural_gradient.BATCH // 2, dim)
@@ -71,8 +69,7 @@ class NaturalGradient(AbstractAskTell):
         elbo = natural_gradient.batch_elbo(e, state, probes)
         return natural_gradient.tell(e, state, probes), -elbo
 
-    def place(self, family: F, state: natural_gradient.Ascent) -> F:
-        return moved(family, state.loc, state.tril)
+    place = place_gaussian
 
     def done(self, state: natural_gradient.Ascent) -> Bool[AnyArray, ""]:
         return state.done

@@ -15,7 +15,6 @@ from .._misc import as_whole, float_dtype
 from .._solver import quasi_newton
 from .._solver.quasi_newton import uniform_starts
 from .._target.probe import Probes
-from .._target.target import Target
 from .base import AbstractAskTell, check_gaussian, F, moved, start_wide
 
 
@@ -86,8 +85,7 @@ class Pathfinder(AbstractAskTell):
 
     start = start_wide
 
-    def check(self, family: AbstractFamily, target: Target) -> None:
-        check_gaussian(self, family, target)
+    check = check_gaussian
 
     def begin_noise(self, dim: int) -> tuple[int, ...]:
         return (self.num_paths, dim)

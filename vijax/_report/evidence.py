@@ -25,8 +25,9 @@ from .._draws.proposal import heavy_tailed
 from .._draws.psis import NUM_DRAWS
 from .._family.base import AbstractFamily
 from .._family.point_estimates import PointEstimates
+from .._keys import key_for, split_key
 from .._method.auto_next import AutoNext, AutoNextState
-from .._misc import float_dtype, key_for, split_key
+from .._misc import float_dtype
 from .._run.fit_result import Fit
 from .._run.results import name_of
 from .._target.given import given
@@ -171,7 +172,7 @@ def _discrepancies(family: AbstractFamily, probe: HostProbe, x: np.ndarray) -> n
     own = np.asarray(_scores(family, x)) if on_host is None else on_host.score(x)
     _, _, scores = probe.raw(x)
     with np.errstate(all="ignore"):
-        return np.mean(coordinates.pulled(scores - own) ** 2, axis=0)
+        return np.mean(coordinates.score_inside(scores - own) ** 2, axis=0)
 
 
 @eqx.filter_jit

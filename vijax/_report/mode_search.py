@@ -8,9 +8,9 @@ from jaxtyping import Bool, Float
 from .._arrays import cholesky, solve_lower
 from .._auto.stages import spread_starts
 from .._custom_types import Key
-from .._elliptical import Elliptical
+from .._host_distributions import Elliptical
+from .._keys import Seed
 from .._linalg import equilibrated_cholesky, mirrored, triangular_root
-from .._misc import Seed
 from .._solver import curvature, quasi_newton
 from .._target.probe import HostProbe
 

@@ -10,22 +10,23 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import numpy as np
 
 from .._auto.second_stage import gaussian_from, part_of
 from .._family.affine import Affine
 from .._family.full_rank import FullRank
+from .._keys import key_for
 from .._loop.base import Problem
 from .._loop.moment_convergence import MomentConvergence
 from .._method.auto_next import AutoNext
-from .._misc import float_dtype, is_tracer, key_for, on_device
+from .._misc import float_dtype, is_tracer, on_device
 from .history import History
 from .host import conduct, kind_of
 from .method_names import stochastic
 from .options import Options
 from .results import FitError, RESULTS
+from .richer_family import ended
 from .started import fit_on_host
 
 
@@ -104,7 +105,7 @@ def _unfinished(first: Any, problem: Problem, family: Affine) -> Any:
     stands: it goes on when this is resumed."""
     make_fit = functools.partial(type(first), before=first)
     fit = conduct(kind_of(problem).begin(problem, family), 0, Options.none(), make_fit)
-    return eqx.tree_at(lambda fit: fit.result, fit, first.result)
+    return ended(fit, first.result)
 
 
 def is_on_a_part(fit: Any) -> bool:

@@ -1,14 +1,10 @@
 """What `vi.fit` hands back: the family, its history, and how to go on."""
 
-import dataclasses
-import functools
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, Literal
 
 import equinox as eqx
-import jax
-import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from .._closures import Held
@@ -19,20 +15,14 @@ from .._draws.importance_correction import corrected as draw_corrected
 from .._draws.proposal import heavy_tailed
 from .._family.base import AbstractFamily, has_moment
 from .._family.point_estimates import PointEstimates
-from .._loop.base import AbstractStop, Problem, Progress, replace_target
+from .._loop.base import AbstractStop, Problem, Progress
 from .._method.base import AbstractMethod, F, label, State
 from .._misc import as_flag, as_key, as_whole, is_any_array, is_traced, is_tracer
 from .._target.probe import HostProbe
-from .._target.target import check_target, Target
-from .auto_batches import is_on_a_part, resumed_in_batches
-from .checks import check_method, check_stop
-from .history import History
-from .host import conduct, kind_of
-from .method_names import named_method
+from .._target.target import Target
 from .options import Options
-from .points import check_can_estimate
-from .results import name_of, RESULTS
-from .richer_family import with_richer_family
+from .results import name_of
+from .resume import resumed
 
 
 class Fit(eqx.Module, Generic[F]):
@@ -210,13 +200,6 @@ class Fit(eqx.Module, Generic[F]):
             return self.before.proposal
         return self.problem.method.proposal(self.progress.family, self.state)
 
-    def _has_ended(self) -> bool:
-        """Whether it is what an uninterrupted run comes to, and its method can go on."""
-        done = self.problem.method.done(self.progress.state)
-        ended = RESULTS.converged, RESULTS.max_steps, RESULTS.stopped, RESULTS.nonfinite
-        can_go_on = done is None or not bool(done)
-        return can_go_on and any(bool(self.result == result) for result in ended)
-
     def resume(
         self,
         max_steps: int = 10_000,
@@ -259,13 +242,6 @@ class Fit(eqx.Module, Generic[F]):
         if is_traced(self):
             raise ValueError("`resume` works on the host, not inside `jax.jit`.")
         self._check_single()
-        if self.before is not None and (method is not None or target is not None):
-            # Of the stage that was under way nobody knows what it would have come to.
-            changes = {"method": method, "target": target, "stop": stop}
-            host = {"callbacks": callbacks, "callback_every": callback_every}
-            files = {"progress": progress, "checkpoint": checkpoint, "throw": throw}
-            return self.before.resume(max_steps, **changes, **host, **files)
-        max_steps = as_whole("max_steps", max_steps, 0, None)
         options = Options(
             callbacks=callbacks,
             callback_every=callback_every,
@@ -273,43 +249,8 @@ class Fit(eqx.Module, Generic[F]):
             checkpoint=checkpoint,
             throw=throw,
         )
-        problem, before = self.problem, self.progress
-        if self.before is not None and is_on_a_part(self):
-            return resumed_in_batches(self, max_steps, options)
-        keeps_stop = isinstance(stop, str) and stop == "same"
-        is_new = method is not None or target is not None or not keeps_stop
-        if is_new or self._has_ended():
-            # It goes on beyond where its rule was met, or from where it had failed.
-            before = before.cleared()
-        if not keeps_stop:
-            check_stop(stop)
-            problem = dataclasses.replace(problem, stop=stop)
-        if target is not None:
-            check_target(target)
-            problem = replace_target(problem, target)
-        if isinstance(method, str):
-            method, _ = named_method(method, problem.target, own_family=False)
-        if method is not None:
-            check_method(method)
-            check_can_estimate(method, problem.target)
-            # What moves from now on is the whole answer, such as a mixture.
-            before = dataclasses.replace(before, family=self.family)
-            problem = dataclasses.replace(problem, method=method)
-        if method is not None or not keeps_stop:
-            fresh = kind_of(problem).restart(problem, before)
-            if method is not None:
-                before = dataclasses.replace(before, state=fresh.state)
-            if not keeps_stop:
-                before = dataclasses.replace(before, stop_state=fresh.stop_state)
-        made = int(self.num_steps)
-        tracked = jax.tree.map(np.asarray, (self.trackers, self.tracked_steps))
-        run = kind_of(problem)(
-            problem, before, History(np.asarray(self.losses)[:made], *tracked)
-        )
-        make_fit = functools.partial(Fit, before=self.before)
-        fit = conduct(run, max_steps, options, make_fit)
-        left = max_steps - (int(fit.num_steps) - made)
-        return with_richer_family(fit, left, options)
+        max_steps = as_whole("max_steps", max_steps, 0, None)
+        return resumed(self, max_steps, method, target, stop, options)
 
 
 @eqx.filter_jit

@@ -10,10 +10,11 @@ from jaxtyping import PyTree
 
 from .._custom_types import Key, Point
 from .._family.base import AbstractFamily
+from .._keys import Seed
 from .._loop.base import AbstractStop, Problem, Progress
 from .._loop.chunk import no_records, observe
 from .._method.base import AbstractAskTell, Recipe
-from .._misc import as_arrays, float_dtype, is_any_array, on_device, Seed
+from .._misc import as_arrays, float_dtype, is_any_array, on_device
 from .._target.probe import HostProbe
 from .._target.target import Target
 from .base import AbstractRun

@@ -29,11 +29,12 @@ from .._auto.judgement import (
 from .._auto.second_stage import flow_from
 from .._draws.diagnosis import Diagnosis
 from .._draws.psis import NUM_DRAWS
+from .._keys import key_for
 from .._method.auto import Auto
 from .._method.auto_next import AutoNext
 from .._method.base import label
 from .._method.descent import Descent
-from .._misc import float_dtype, key_for, on_device
+from .._misc import float_dtype, on_device
 from .._objective.stick_the_landing import StickTheLanding
 from .._target.probe import HostProbe
 from .base import AbstractRun

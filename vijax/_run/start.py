@@ -14,10 +14,11 @@ from .._closures import closures_as_pytrees
 from .._custom_types import Key, Point
 from .._draws.draw import check_dimensions
 from .._family.base import AbstractFamily
+from .._keys import key_for
 from .._loop.base import Problem, Progress
 from .._loop.chunk import begin, no_records
 from .._method.base import Recipe
-from .._misc import all_finite, check_function, key_for
+from .._misc import all_finite, check_function
 from .._target.target import Target
 from .points import others_of, with_points
 

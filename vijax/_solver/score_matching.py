@@ -1,6 +1,6 @@
 """Score matching: draws of a Gaussian, and the target's scores in its coordinates."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxtyping import Float, Int
 
@@ -18,27 +18,31 @@ class Matched(NamedTuple):
     num_steps: Int[AnyArray, ""]
 
 
-def begin(loc: Float[AnyArray, " dim"], tril: Float[AnyArray, "dim dim"]) -> Matched:
-    """The state before the first step."""
-    xp = namespace(loc)
-    return Matched(loc, tril, xp.zeros((), xp.int32))
+def begin(self: Any, noise: AnyArray, family: Any) -> Matched:
+    """`begin` of a method that matches scores: the Gaussian `family`."""
+    del self, noise
+    xp = namespace(family.loc)
+    return Matched(family.loc, family.tril, xp.zeros((), xp.int32))
 
 
-def ask(e: Float[AnyArray, "draws dim"], state: Matched) -> Float[AnyArray, "draws dim"]:
-    """The draws of base noise."""
-    return state.loc + e @ state.tril.T
+def ask(
+    self: Any, noise: Float[AnyArray, "draws dim"], state: Matched
+) -> tuple[Float[AnyArray, "draws dim"], int]:
+    """`ask` of a method that matches scores: the draws that the noise makes."""
+    del self
+    return state.loc + noise @ state.tril.T, len(noise)
 
 
 def whitened_scores(
     e: Float[AnyArray, "draws dim"], state: Matched, probes: Probes
-) -> tuple[AnyArray, AnyArray, AnyArray]:
-    """The draws and the target's scores there, in coordinates in which the Gaussian is a
+) -> tuple[AnyArray, AnyArray]:
+    """The target's scores at the draws, in coordinates in which the Gaussian is a
     standard normal, and the divergence of the scores a coordinate: NaN where one of them
     is not finite."""
     xp = namespace(e)
     g = probes.score @ state.tril
     loss = xp.where(xp.all(probes.finite), xp.mean((g + e) ** 2), xp.nan)
-    return e, g, loss
+    return g, loss
 
 
 def stepped(state: Matched, step: AnyArray, root: AnyArray) -> Matched:

@@ -14,7 +14,7 @@ from numpyro.distributions import constraints
 from numpyro.distributions.transforms import Transform
 
 from .._custom_types import Params, Point
-from .._misc import as_array, as_numbers, as_whole, is_traced, lenient_promotion
+from .._misc import as_array, as_numbers, as_whole, eager, is_traced, lenient_promotion
 from .support import check_bounds, find_transform, is_inside
 
 
@@ -224,10 +224,9 @@ class ParamSpace(eqx.Module):
                     part = transform.inv(jnp.asarray(value, dtype))
                 parts.append(part)
         # What is known is put together on the host, which compiles nothing.
-        traced = is_traced(parts)
-        xp: Any = jnp if traced else np
-        flat = xp.concatenate([xp.ravel(xp.asarray(p, self.dtype)) for p in parts])
-        return flat if traced else jax.device_put(flat)
+        xp, done = eager(parts)
+        flat = [xp.ravel(xp.asarray(part, self.dtype)) for part in parts]
+        return done(xp.concatenate(flat))
 
     def initial(self) -> Float[Array, " dim"]:
         """The unconstrained starting point."""

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from ._arrays import solve_lower, solve_upper
 
 
-class AbstractHostDensity(abc.ABC):
+class AbstractHostDistribution(abc.ABC):
     """A distribution on the host."""
 
     @abc.abstractmethod
@@ -31,7 +31,7 @@ class AbstractHostDensity(abc.ABC):
 
 
 @dataclasses.dataclass(frozen=True)
-class Elliptical(AbstractHostDensity):
+class Elliptical(AbstractHostDistribution):
     """`loc + root z`, with `z` a standard normal, or a Student t of `df` degrees of
     freedom; `root` is a Cholesky factor or a vector of scales."""
 
@@ -80,24 +80,24 @@ class Elliptical(AbstractHostDensity):
         if self.df is not None:
             squares = np.sum(z**2, axis=1, keepdims=True)
             z = z * (self.df + dim) / (self.df + squares)
-        return -self.pushed(z)
+        return -self.score_outside(z)
 
-    def pushed(self, score: Float[np.ndarray, "draws dim"]) -> np.ndarray:
+    def score_outside(self, score: Float[np.ndarray, "draws dim"]) -> np.ndarray:
         """Gradients with respect to `x`, from those with respect to `z`."""
         if self.root.ndim == 1:
             return score / self.root
         return solve_upper(self.root, score.T).T
 
-    def pulled(self, score: Float[np.ndarray, "draws dim"]) -> np.ndarray:
+    def score_inside(self, score: Float[np.ndarray, "draws dim"]) -> np.ndarray:
         """Gradients with respect to `z`, from those with respect to `x`."""
         return score * self.root if self.root.ndim == 1 else score @ self.root
 
 
 @dataclasses.dataclass(frozen=True)
-class SeenThrough(AbstractHostDensity):
+class HostAffine(AbstractHostDistribution):
     """Another distribution's draws `u`, seen as `x = loc + tril u`."""
 
-    inner: AbstractHostDensity
+    inner: AbstractHostDistribution
     outer: Elliptical
 
     def draw(
@@ -113,26 +113,26 @@ class SeenThrough(AbstractHostDensity):
         return self.inner.log_prob(self.outer.inside(x)) - self._log_det()
 
     def score(self, x: Float[np.ndarray, "draws dim"]) -> Float[np.ndarray, "draws dim"]:
-        return self.outer.pushed(self.inner.score(self.outer.inside(x)))
+        return self.outer.score_outside(self.inner.score(self.outer.inside(x)))
 
 
-def seen_through(
-    inner: AbstractHostDensity,
+def host_affine(
+    inner: AbstractHostDistribution,
     loc: Float[np.ndarray, " dim"],
     tril: Float[np.ndarray, "dim dim"],
-) -> AbstractHostDensity:
+) -> AbstractHostDistribution:
     """That of `loc + tril u`."""
     if not isinstance(inner, Elliptical):
-        return SeenThrough(inner, Elliptical(loc, tril))
+        return HostAffine(inner, Elliptical(loc, tril))
     root = tril * inner.root if inner.root.ndim == 1 else tril @ inner.root
     return Elliptical(loc + tril @ inner.loc, root, inner.df)
 
 
 @dataclasses.dataclass(frozen=True)
-class MixtureOnHost(AbstractHostDensity):
+class HostMixture(AbstractHostDistribution):
     """A mixture of others."""
 
-    parts: Sequence[AbstractHostDensity]
+    parts: Sequence[AbstractHostDistribution]
     weights: Float[np.ndarray, " parts"]
 
     def draw(
