@@ -134,10 +134,10 @@ def test_methods_that_ask_and_tell_compile_the_target_alone(method):
 
 def test_the_reports_own_search_and_trajectories_compile_nothing():
     target = vi.from_log_density(
-        lambda params: -0.5 * jnp.sum(params["x"] ** 2), {"x": vi.Param(60)}
+        lambda params: -0.5 * jnp.sum(params["x"] ** 2), {"x": vi.Param(120)}
     )
-    # Somewhat too wide in each of 60 coordinates: close, but the weights are few.
-    family = vi.FullRank(np.zeros(60), scale=1.25)
+    # Somewhat too wide in each of 120 coordinates: close, but the weights are few.
+    family = vi.FullRank(np.zeros(120), scale=1.2)
     run = {"key": KEYS[0], "max_steps": 0, "progress": False}
     fit = vi.fit(target, vi.Laplace(), family, **run)
     vi.report(vi.fit(target, vi.Laplace(), **run), key=KEYS[1])
