@@ -74,6 +74,7 @@ WITHIN: dict[str, tuple[str, ...]] = {
         "draw diagnosis particle_draws",
     ),
     "_auto": ("modes budget judgement",),
+    "_solver": ("score_regression",),
     "_run": (
         "files",
         "archive interrupt results progress_bar checks method_names points history",

@@ -270,7 +270,7 @@ def is_any_array(leaf: Any) -> bool:
     return eqx.is_array(leaf) or isinstance(leaf, np.ndarray)
 
 
-def on_device(tree: T, dtype: np.dtype) -> T:
+def on_device(tree: PyTree, dtype: np.dtype) -> Any:
     """The same pytree with arrays of JAX, floating-point ones of one dtype."""
 
     def move(x: Any) -> Any:

@@ -155,6 +155,23 @@ def test_every_place(make, every, error, small, tmp_path):
     assert nothing <= 4
 
 
+@pytest.mark.parametrize("change", ["method", "stop"])
+def test_all_the_rows_go_on_with_what_a_part_had_come_to(change, small, tmp_path):
+    target = rows()
+    left = ended_at(target, tmp_path / "run.npz", 8, KeyboardInterrupt())
+    assert left is not None
+    assert left.before is not None
+    other = {"method": "advi"} if change == "method" else {"stop": None}
+    fit = left.resume(3_000, progress=False, **other)
+    assert fit.before is None
+    assert fit.num_steps == 3_000
+    assert fit.target.minibatch is not None
+    y = np.asarray(target.data)
+    precision = y.size + 0.01
+    off = (float(fit.family.mean[0]) - y.sum() / precision) * precision**0.5
+    assert abs(off) < 0.5
+
+
 def test_a_checkpoint_of_any_stage_goes_on_to_the_same(small, tmp_path):
     target, path = funnel(), tmp_path / "run.npz"
     whole, count = places_of(target, path)

@@ -21,6 +21,11 @@ _SMALLEST_PART = 1e-4
 _SMALLEST_WEIGHT = 0.05
 
 
+def squared_radius(dim: int) -> float:
+    """The squared distance, in standard deviations, within which a Gaussian's mass is."""
+    return dim + 4 * (2 * dim) ** 0.5 + 8
+
+
 class Gaussians(NamedTuple):
     """Some Gaussians and their ELBO, which is minus infinity where there is none."""
 
@@ -82,7 +87,7 @@ class Modes(NamedTuple):
     def are_near(self, x: Float[AnyArray, "points dim"]) -> Bool[AnyArray, " points"]:
         """Which of some points are where a mode has its mass."""
         xp, dim = namespace(x), x.shape[1]
-        near = self._squared_distances(x) < dim + 4 * (2 * dim) ** 0.5 + 8
+        near = self._squared_distances(x) < squared_radius(dim)
         return xp.any(near & self.known[:, None], axis=0)
 
     def are_others(

@@ -11,7 +11,15 @@ from jaxtyping import Array, Float
 from .._custom_types import Key, Point
 from .._family.base import AbstractFamily, check_family
 from .._keys import Seed
-from .._misc import as_key, as_whole, float_dtype, is_traced, map_in_batches, tree_size
+from .._misc import (
+    as_key,
+    as_whole,
+    float_dtype,
+    is_traced,
+    map_in_batches,
+    on_device,
+    tree_size,
+)
 from .._target.probe import HostProbe
 from .._target.target import check_target, Target
 from .draws import Draws
@@ -24,7 +32,6 @@ _SIDE_BY_SIDE = 4_096
 _BLOCK = 512
 
 
-@eqx.filter_jit
 def _draw(family: AbstractFamily, target: Target, num_draws: int, key: Key):
     def one(key: Key) -> tuple[Point, Array | None, Array]:
         if family.has_density:
@@ -120,11 +127,9 @@ def drawn(
 ) -> Draws:
     """Draws on the host, where the probe evaluates the target."""
     x, log_q = sampled(family, num_draws, key)
-    dtype = float_dtype(family)
     _, log_p, _ = probe.raw(x)
-    narrow = lambda array: None if array is None else array.astype(dtype)
-    x, log_q, log_p = jax.device_put(tuple(map(narrow, (x, log_q, log_p))))
-    return Draws(x, log_q, log_p, probe.target, origin)
+    arrays = on_device((x, log_q, log_p), float_dtype(family))
+    return Draws(*arrays, probe.target, origin)
 
 
 def check_dimensions(family: AbstractFamily, target: Target) -> None:

@@ -4,12 +4,12 @@ import warnings
 from typing import Any
 
 import equinox as eqx
-import jax
 import numpy as np
 
 from .._custom_types import Key
 from .._family.base import AbstractFamily
 from .._keys import split_key
+from .._misc import on_device
 from .._target.probe import HostProbe
 from .diagnosis import fewest_effective
 from .draw import drawn
@@ -60,8 +60,7 @@ def corrected(
         if moved.acceptance >= FEWEST_ACCEPTED:
             _warn_if_moving(x, moved.x)
             origin = origin | {"corrected": "trajectories"}
-            narrow = lambda array: array.astype(plain.x.dtype)
-            x, log_p = jax.device_put((narrow(moved.x), narrow(moved.log_p)))
+            x, log_p = on_device((moved.x, moved.log_p), plain.x.dtype)
             return Draws(x, None, log_p, target, origin)
         if not effective >= max(_FEWEST, _SMALLEST_PART * len(draws)):
             warnings.warn(

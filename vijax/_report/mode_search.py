@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from .._arrays import cholesky, solve_lower
+from .._auto.modes import squared_radius
 from .._auto.stages import spread_starts
 from .._custom_types import Key
 from .._host_distributions import Elliptical
@@ -55,7 +56,7 @@ def _search(
     loc = np.mean(x, axis=0)
     root = equilibrated_cholesky((x - loc).T @ (x - loc) / len(x), 1e-4)
     z = Elliptical(loc, root).inside(paths.x)
-    near = np.sum(z**2, axis=1) < dim + 4 * (2 * dim) ** 0.5 + 8
+    near = np.sum(z**2, axis=1) < squared_radius(dim)
     return _Ends(paths, paths.converged & near, paths.converged & ~near)
 
 

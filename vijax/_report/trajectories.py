@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import jax
 import numpy as np
 
 from .._custom_types import Key
@@ -10,6 +9,7 @@ from .._draws.diagnosis import diagnose_equal, Quantity, with_own_moments
 from .._draws.draws import Draws
 from .._draws.hamiltonian import carried, FEWEST_ACCEPTED
 from .._family.base import AbstractFamily
+from .._misc import on_device
 from .._target.probe import HostProbe
 
 
@@ -62,7 +62,6 @@ def moved(
     ends = carried(probe, family, x, key)
     if not ends.acceptance >= FEWEST_ACCEPTED:
         return None
-    dtype = plain.x.dtype
-    arrays = jax.device_put((ends.x.astype(dtype), ends.log_p.astype(dtype)))
-    draws = Draws(arrays[0], None, arrays[1], plain.target)
+    x, log_p = on_device((ends.x, ends.log_p), plain.x.dtype)
+    draws = Draws(x, None, log_p, plain.target)
     return Moved(with_own_moments(diagnose_equal(draws), plain), ends.acceptance)

@@ -4,10 +4,11 @@ from typing import NamedTuple
 
 from jaxtyping import Bool, Float, Int
 
-from .._arrays import cholesky, choose, cond, eigh, namespace, solve_by_cholesky
+from .._arrays import choose, cond, eigh, namespace
 from .._custom_types import AnyArray
-from .._linalg import gaussian_log_prob, triangular_root
+from .._linalg import triangular_root
 from .._target.probe import Probes
+from .score_regression import gathered, log_ratios, no_sums, regress, Regression, Sums
 
 
 RUNNING, CONVERGED, STALLED = 0, 1, 2
@@ -23,34 +24,6 @@ _MAX_AVERAGED = 10
 _PROGRESS = 0.2
 # The most that one iteration changes a variance.
 _FACTOR = 4.0
-
-
-class Sums(NamedTuple):
-    """Sums over the draws of an iteration so far: `e` is base noise, `r` the residual
-    `tril' score + e`, which is zero everywhere if the Gaussian is the target."""
-
-    num_finite: Float[AnyArray, ""]
-    asked: Float[AnyArray, ""]
-    e: Float[AnyArray, " dim"]
-    r: Float[AnyArray, " dim"]
-    rr: Float[AnyArray, " dim"]
-    ee: Float[AnyArray, "dim dim"]
-    er: Float[AnyArray, "dim dim"]
-    elbo: Float[AnyArray, ""]
-    # About `shift`, lest the digits of a large log density run out.
-    elbo_squared: Float[AnyArray, ""]
-    shift: Float[AnyArray, ""]
-
-
-class Regression(NamedTuple):
-    """The natural gradient in the Gaussian's own coordinates, what is left of the
-    residuals beside it, and the ELBO."""
-
-    shift: Float[AnyArray, " dim"]
-    curvature: Float[AnyArray, "dim dim"]
-    spread: Float[AnyArray, " dim"]
-    elbo: Float[AnyArray, ""]
-    elbo_stderr: Float[AnyArray, ""]
 
 
 class Move(NamedTuple):
@@ -98,7 +71,7 @@ def begin(loc: Float[AnyArray, " dim"], tril: Float[AnyArray, "dim dim"]) -> Asc
     return Ascent(
         loc=loc,
         tril=tril,
-        sums=_empty(loc),
+        sums=no_sums(loc),
         last=Move(loc, tril, nothing, zero),
         last_gain=infinite,
         was_shortened=xp.array(False),
@@ -110,13 +83,6 @@ def begin(loc: Float[AnyArray, " dim"], tril: Float[AnyArray, "dim dim"]) -> Asc
     )
 
 
-def _empty(loc: AnyArray) -> Sums:
-    xp, dim, dtype = namespace(loc), loc.size, loc.dtype
-    zero, vector = xp.zeros((), dtype), xp.zeros(dim, dtype)
-    matrix = xp.zeros((dim, dim), dtype)
-    return Sums(zero, zero, vector, vector, vector, matrix, matrix, zero, zero, zero)
-
-
 def ask(e: Float[AnyArray, "draws dim"], state: Ascent) -> Float[AnyArray, "draws dim"]:
     """The points to evaluate next, from base noise: `BATCH` draws in pairs that mirror
     each other."""
@@ -125,16 +91,9 @@ def ask(e: Float[AnyArray, "draws dim"], state: Ascent) -> Float[AnyArray, "draw
 
 def tell(e: Float[AnyArray, "draws dim"], state: Ascent, probes: Probes) -> Ascent:
     """Take in the target at the points that were asked for."""
-    state = state._replace(sums=_gathered(e, state, probes))
+    state = state._replace(sums=gathered(state.sums, state.tril, e, probes))
     enough = state.sums.asked >= state.num_draws
     return cond(enough, _iterate, lambda state: state, state)
-
-
-def _log_ratios(state: Ascent, e: AnyArray, probes: Probes) -> AnyArray:
-    """`log p - log q` at the draws; zero where they are not finite."""
-    log_q = gaussian_log_prob(state.tril, e)
-    xp = namespace(e)
-    return xp.where(probes.finite, probes.log_p - log_q, 0)
 
 
 def batch_elbo(
@@ -142,56 +101,7 @@ def batch_elbo(
 ) -> Float[AnyArray, ""]:
     """The ELBO as the finite ones of a step's draws see it; NaN if there are none."""
     xp = namespace(e)
-    return xp.sum(_log_ratios(state, e, probes)) / xp.sum(probes.finite)
-
-
-def _gathered(e: AnyArray, state: Ascent, probes: Probes) -> Sums:
-    xp, sums = namespace(e), state.sums
-    r = probes.score @ state.tril + e
-    counts = probes.finite.astype(e.dtype)[:, None]
-    values = _log_ratios(state, e, probes)
-    e, r = e * counts, r * counts
-    count = xp.sum(counts)
-    first = xp.sum(values) / xp.maximum(count, 1)
-    shift = xp.where(sums.num_finite > 0, sums.shift, first)
-    values = xp.where(probes.finite, values - shift, 0)
-    return Sums(
-        num_finite=sums.num_finite + count,
-        asked=sums.asked + len(e),
-        e=sums.e + xp.sum(e, axis=0),
-        r=sums.r + xp.sum(r, axis=0),
-        rr=sums.rr + xp.sum(r**2, axis=0),
-        ee=sums.ee + e.T @ e,
-        er=sums.er + e.T @ r,
-        elbo=sums.elbo + xp.sum(values),
-        elbo_squared=sums.elbo_squared + xp.sum(values**2),
-        shift=shift,
-    )
-
-
-def _regress(sums: Sums) -> Regression:
-    """The residual on `(1, e)`: its mean is the gradient of the location, its slope the
-    one of the covariance (Stein's identity, with the draws' own moments as control)."""
-    xp = namespace(sums.e)
-    n = xp.maximum(sums.num_finite, 1)
-    dim = sums.e.size
-    mean_e, mean_r = sums.e / n, sums.r / n
-    cov_e = sums.ee / n - xp.outer(mean_e, mean_e)
-    cov_er = sums.er / n - xp.outer(mean_e, mean_r)
-    ridge = 1e-6 * xp.eye(dim, dtype=cov_e.dtype)
-    slope = solve_by_cholesky(cholesky(cov_e + ridge), cov_er)
-    explained = xp.sum(slope * cov_er, axis=0)
-    variance = xp.maximum(sums.rr / n - mean_r**2 - explained, 0)
-    variance = variance * n / xp.maximum(n - 2 * dim - 2, n / 4)
-    elbo = sums.elbo / n
-    elbo_variance = xp.maximum(sums.elbo_squared / n - elbo**2, 0)
-    return Regression(
-        shift=mean_r - mean_e @ slope,
-        curvature=0.5 * (slope + slope.T),
-        spread=xp.sqrt(variance),
-        elbo=elbo + sums.shift,
-        elbo_stderr=xp.sqrt(elbo_variance / n),
-    )
+    return xp.sum(log_ratios(state.tril, e, probes)) / xp.sum(probes.finite)
 
 
 def _trust(found: Regression, count: Float[AnyArray, ""]) -> Float[AnyArray, ""]:
@@ -227,7 +137,7 @@ def _stepped(
 
 def _iterate(state: Ascent) -> Ascent:
     xp, sums = namespace(state.loc), state.sums
-    found = _regress(sums)
+    found = regress(sums)
     sound = (sums.num_finite >= 0.5 * sums.asked) & xp.isfinite(found.elbo)
     sound &= xp.all(xp.isfinite(found.curvature)) & xp.all(xp.isfinite(found.shift))
     stderr = xp.hypot(found.elbo_stderr, state.last.found.elbo_stderr)
@@ -250,7 +160,7 @@ def _iterate(state: Ascent) -> Ascent:
         loc=pick(loc, state.last.loc, state.loc),
         tril=pick(tril, state.last.tril, 0.5 * state.tril),
         was_shortened=xp.where(worse, state.was_shortened, shortened),
-        sums=_empty(state.loc),
+        sums=no_sums(state.loc),
         num_iterations=num_iterations,
         status=xp.where(tired, STALLED, planned.status),
     )
