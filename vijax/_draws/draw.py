@@ -128,8 +128,8 @@ def drawn(
     """Draws on the host, where the probe evaluates the target."""
     x, log_q = sampled(family, num_draws, key)
     _, log_p, _ = probe.raw(x)
-    arrays = on_device((x, log_q, log_p), float_dtype(family))
-    return Draws(*arrays, probe.target, origin)
+    x, log_q, log_p = on_device((x, log_q, log_p), float_dtype(family))
+    return Draws(x, log_q, log_p, probe.target, origin)
 
 
 def check_dimensions(family: AbstractFamily, target: Target) -> None:
