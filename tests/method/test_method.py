@@ -1,5 +1,6 @@
 import functools
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -10,7 +11,7 @@ from numpyro.distributions import constraints
 
 import vijax as vi
 
-from ..helpers import correlated_target, diagonal_target, DIM, LOC
+from ..helpers import correlated_target, diagonal_target, DIM, drivers, LOC, SCALE
 
 
 def test_averaging_is_the_weighted_mean_of_the_iterates(getkey):
@@ -160,3 +161,43 @@ def test_any_optax_optimizer(optimizer, getkey):
     method = vi.Descent(vi.StickTheLanding(4), optimizer)
     fit = vi.fit(diagonal_target(), method, key=getkey(), max_steps=1_000, progress=False)
     assert jnp.allclose(fit.family.mean, jnp.array(LOC), atol=0.2)
+
+
+class Newton(vi.AbstractAskTell):
+    """One of somebody's own: Newton's steps for the mean, with the curvature given."""
+
+    num_draws: int = eqx.field(static=True, default=6)
+
+    def check(self, family, target):
+        del target
+        assert isinstance(family, vi.FullRank)
+
+    def step_noise(self, dim):
+        return (self.num_draws, dim)
+
+    def begin(self, noise, family):
+        del noise
+        return family.loc, family.tril
+
+    def ask(self, noise, state):
+        loc, tril = state
+        return loc + noise @ tril.T, self.num_draws
+
+    def tell(self, noise, state, probes):
+        loc, tril = state
+        # In units of the Gaussian, the score at `e` is `mean - e`.
+        step = tril @ (probes.score @ tril + noise).mean(axis=0)
+        return (loc + step, tril), -probes.log_p.mean()
+
+    def place(self, family, state):
+        return eqx.tree_at(lambda family: family.loc, family, state[0])
+
+
+@pytest.mark.parametrize("driver", drivers)
+def test_a_method_of_ones_own_that_asks_and_tells(driver, getkey):
+    family = vi.FullRank(jnp.zeros(DIM), scale=jnp.array(SCALE))
+    fit = drivers[driver](
+        diagonal_target(), Newton(), key=getkey(), family=family, max_steps=3
+    )
+    assert fit.num_steps == 3
+    assert jnp.allclose(fit.family.mean, jnp.array(LOC), atol=1e-12)

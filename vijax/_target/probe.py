@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from .._arrays import namespace
 from .._custom_types import AnyArray
 from .._misc import is_any_array, num_side_by_side, tree_size
 from .target import Target
@@ -73,16 +74,22 @@ def probe(
     """Evaluate the first `count` points as a part of a program; the others are as if not
     finite."""
     count = jnp.asarray(count, jnp.int32)
-    log_p, score = _evaluated(target, x, count)
-    finite = jnp.isfinite(log_p) & jnp.all(jnp.isfinite(score), axis=1)
-    finite &= jnp.arange(len(x), dtype=jnp.int32) < count
+    return _probes(x, *_evaluated(target, x, count), count, x.dtype)
+
+
+def _probes(
+    x: AnyArray, log_p: AnyArray, score: AnyArray, count: AnyArray, dtype: Any
+) -> Probes:
+    xp = namespace(x)
+    finite = xp.isfinite(log_p) & xp.all(xp.isfinite(score), axis=1)
+    finite &= xp.arange(len(x), dtype=xp.int32) < count
     return Probes(
         x=x,
-        log_p=jnp.where(finite, log_p, -jnp.inf),
-        score=jnp.where(finite[:, None], score, 0),
+        log_p=xp.where(finite, log_p, -xp.inf),
+        score=xp.where(finite[:, None], score, 0),
         finite=finite,
         count=count,
-        eps=float(jnp.finfo(x.dtype).eps),
+        eps=float(np.finfo(dtype).eps),
     )
 
 
@@ -146,14 +153,5 @@ class HostProbe:
         seen, log_p, score = self.raw(x[:count])
         rest = (0, len(x) - count)
         x = np.concatenate([seen, x[count:]])
-        log_p = np.pad(log_p, rest, constant_values=np.nan)
-        score = np.pad(score, (rest, (0, 0)))
-        finite = np.isfinite(log_p) & np.all(np.isfinite(score), axis=1)
-        return Probes(
-            x=x,
-            log_p=np.where(finite, log_p, -np.inf),
-            score=np.where(finite[:, None], score, 0),
-            finite=finite,
-            count=np.asarray(count, np.int32),
-            eps=float(np.finfo(self.dtype).eps),
-        )
+        log_p, score = np.pad(log_p, rest), np.pad(score, (rest, (0, 0)))
+        return _probes(x, log_p, score, np.asarray(count, np.int32), self.dtype)
