@@ -74,6 +74,25 @@ def bent():
     return eqx.tree_at(lambda flow: flow.layers.last, flow, noise)
 
 
+def nested():
+    """One global, the middle coordinate, that bends and narrows the others."""
+    t = lambda loc, scale: vi.StudentT(jnp.array([loc]), scale, df=9)
+    u = jnp.array([[-2.0], [-1.0], [0.0], [1.0], [2.0]])
+    return vi.NestedGaussian(
+        vi.Mixture([t(0.3, 0.4), t(0.8, 0.6)], [0.7, 0.3]),
+        center=jnp.array([0.5]),
+        root=jnp.array([[0.6]]),
+        points=u,
+        modes=jnp.concatenate([0.3 * u, 0.2 * u**2], axis=1),
+        factors=jnp.concatenate([0.3 * u, 0.2 - 0.1 * u, 0.4 * jnp.sin(u)], axis=1),
+        loc=jnp.array([1.0, 2.0]),
+        scale=jnp.array([0.5, 0.6]),
+        which=(1,),
+        others=(2, 0),
+        entries=((1, 0),),
+    )
+
+
 # Every final class that vijax exports must be in one of these tables; the contract
 # tests then run on it. See `test_public.py`.
 families = {
@@ -93,12 +112,17 @@ families = {
         vi.FullRank(jnp.array([0.1, -0.2, 0.3]), TRIL), jnp.arange(1.0, DIM + 1), 2 * TRIL
     ),
     "Coupling": bent,
+    "NestedGaussian": nested,
 }
 # Arrays that draws do not depend on, or not differentiably.
 untrained = {
     "Affine": (".loc", ".log_diag", ".below"),
     "Mixture": (".logits",),
     "Coupling": (".layers.kept",),
+    "NestedGaussian": (
+        ".globals_family.logits",
+        ".globals_family.components.below",
+    ),
 }
 # Objectives whose value is the negative ELBO, and in which settings.
 elbos = {

@@ -33,6 +33,7 @@ FLOORS: tuple[dict[str, str], ...] = (
     {"_auto": "the default: stages, modes, what comes next"},
     {
         "_draws": "draws, their weights, what the weights say",
+        "_nested": "some coordinates, and the others given them",
         "_objective": "losses, one a file",
         "_solver": "algorithms on points, values and scores",
     },
@@ -45,6 +46,7 @@ FLOORS: tuple[dict[str, str], ...] = (
     {
         "_closures": "functions that compare by value",
         "_host_distributions": "Gaussians and their kin in NumPy",
+        "_interpolation": "values between scattered points",
         "_linalg": "roots of matrices",
     },
     {
@@ -75,6 +77,11 @@ WITHIN: dict[str, tuple[str, ...]] = {
     ),
     "_auto": ("modes budget judgement",),
     "_solver": ("score_regression",),
+    "_nested": (
+        "coordinates curvature restart split t_mixture",
+        "conditional curvature_change",
+    ),
+    "_method": ("auto",),
     "_run": (
         "files",
         "archive interrupt results progress_bar checks method_names points history",

@@ -20,6 +20,7 @@ from .malformed_values import (
     huge,
     keys,
     loc,
+    names,
     nan,
     numbers,
     objects,
@@ -162,6 +163,15 @@ table = {
     ),
     "Pathfinder": (vi.Pathfinder, dict, {"num_paths": counts, "num_elbo_draws": counts}),
     "RBF": (vi.RBF, dict, {"bandwidth": finite}),
+    "Nested": (
+        vi.Nested,
+        dict,
+        {
+            "globals": [*names, "tau"],
+            "num_starts": counts,
+            "max_evaluations": counts,
+        },
+    ),
     "PointEstimates": (
         vi.PointEstimates,
         lambda: {"family": family(), "values": np.ones(1), "places": (2,)},

@@ -31,7 +31,7 @@ words = {
 
 # Classes that are handed back, or that one derives one's own from.
 handed = """Draws Estimate Fit FitError KernelSteinDiscrepancy LinearResponse NUTSStart
-ParetoKhat RESULTS Report VSBC"""
+NestedGaussian ParetoKhat RESULTS Report VSBC"""
 # What is no mistake, whatever it is, and where the others are tried.
 excepted = {
     "Draws.predict.data": "the model's own arguments: `tests/frontend`",

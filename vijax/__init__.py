@@ -26,6 +26,7 @@ from ._family.coupling import Coupling as Coupling
 from ._family.full_rank import FullRank as FullRank
 from ._family.mean_field import MeanField as MeanField
 from ._family.mixture import Mixture as Mixture
+from ._family.nested_gaussian import NestedGaussian as NestedGaussian
 from ._family.particles import Particles as Particles
 from ._family.point_estimates import PointEstimates as PointEstimates
 from ._family.student_t import StudentT as StudentT
@@ -50,6 +51,7 @@ from ._method.bam import BaM as BaM
 from ._method.base import (
     AbstractAskTell as AbstractAskTell,
     AbstractMethod as AbstractMethod,
+    AbstractOnHost as AbstractOnHost,
 )
 from ._method.birth_death import BirthDeath as BirthDeath
 from ._method.dadvi import DADVI as DADVI
@@ -57,6 +59,7 @@ from ._method.descent import Descent as Descent
 from ._method.gsm import GSM as GSM
 from ._method.laplace import Laplace as Laplace
 from ._method.natural_gradient import NaturalGradient as NaturalGradient
+from ._method.nested import Nested as Nested
 from ._method.pathfinder import Pathfinder as Pathfinder
 from ._method.svgd import SVGD as SVGD
 from ._method.whitened import Whitened as Whitened

@@ -52,16 +52,22 @@ class Elliptical(AbstractHostDistribution):
         """`x` of each `z`."""
         return self.loc + (z * self.root if self.root.ndim == 1 else z @ self.root.T)
 
+    @property
+    def log_constant(self) -> float:
+        """The log density at the center."""
+        dim, df = self.loc.size, self.df
+        scales = self.root if self.root.ndim == 1 else np.diagonal(self.root)
+        log_det = float(np.sum(np.log(scales)))
+        if df is None:
+            return -0.5 * dim * np.log(2 * np.pi).item() - log_det
+        ratio = float(ss.gammaln((df + dim) / 2) - ss.gammaln(df / 2))
+        return ratio - 0.5 * dim * np.log(np.pi * df).item() - log_det
+
     def _of(self, z: Float[np.ndarray, "draws dim"]) -> Float[np.ndarray, " draws"]:
         dim, squares = z.shape[1], np.sum(z**2, axis=1)
-        scales = self.root if self.root.ndim == 1 else np.diagonal(self.root)
-        log_det = np.sum(np.log(scales))
         if self.df is None:
-            return -0.5 * (squares + dim * np.log(2 * np.pi)) - log_det
-        df = self.df
-        constant = ss.gammaln((df + dim) / 2) - ss.gammaln(df / 2)
-        constant -= 0.5 * dim * np.log(np.pi * df) + log_det
-        return constant - (df + dim) / 2 * np.log1p(squares / df)
+            return self.log_constant - 0.5 * squares
+        return self.log_constant - (self.df + dim) / 2 * np.log1p(squares / self.df)
 
     def draw(
         self, generator: np.random.Generator, num_draws: int

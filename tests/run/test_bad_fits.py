@@ -35,7 +35,7 @@ at_once = {
     ),
     "fit: unknown method": (
         lambda key: fit(key, method="nuts"),
-        "no method called 'nuts'.*auto, advi, fullrank_advi, svgd, asvgd",
+        "no method called 'nuts'.*auto, nested, advi, fullrank_advi, svgd, asvgd",
     ),
     "fit: method is an objective": (
         lambda key: fit(key, method=vi.ELBO()),

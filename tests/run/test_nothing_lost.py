@@ -64,6 +64,13 @@ def small(monkeypatch):
     monkeypatch.setattr(natural_gradient, "_MAX_ITERATIONS", 5)
 
 
+@pytest.fixture
+def fewer(monkeypatch):
+    """Fewer draws, but enough to see that weights are good."""
+    for module in (importance_correction, richer_family):
+        monkeypatch.setattr(module, "NUM_DRAWS", 1_024)
+
+
 class Places:
     """The calls in which a run can be ended, counted; one of them ends it."""
 
@@ -154,6 +161,26 @@ def test_every_place(make, every, error, small, tmp_path):
         assert agree(left.resume(progress=False), whole), at
     # One look at the start, and the first step of a stage.
     assert nothing <= 4
+
+
+@pytest.mark.parametrize(
+    "every",
+    [41, pytest.param(1, marks=pytest.mark.slow)],
+)
+def test_every_place_where_globals_are_found(every, fewer, tmp_path):
+    target, path = funnel(), tmp_path / "run.npz"
+    whole, count = places_of(target, path)
+    assert whole.globals == ("log_tau",)
+    like = vi.fit(target, key=jr.key(3), max_steps=0, progress=False)
+    nested = 0
+    for at in range(4, count, every):
+        left = ended_at(target, path, at, KeyboardInterrupt())
+        assert left is not None
+        vi.save(path, left)
+        loaded = vi.load(path, like=like)
+        nested += isinstance(loaded.problem.method, vi.Nested)
+        assert agree(loaded.resume(progress=False), whole), at
+    assert nested > 0
 
 
 @pytest.mark.parametrize("change", ["method", "stop"])

@@ -56,6 +56,19 @@ def heavy_tails():
     return vi.from_log_density(log_density, {"x": vi.Param(2)})
 
 
+def hierarchy():
+    """Given `log_scale` the effects are Gaussian, and together nothing is."""
+
+    def log_density(params):
+        effects, log_scale = params["effects"], params["log_scale"]
+        far = jnp.sum(effects**2) * jnp.exp(-2 * log_scale)
+        near = jnp.sum((effects - jnp.arange(6.0)) ** 2) / 25
+        return -0.5 * (log_scale**2 + far + near) - 6 * log_scale
+
+    params = {"effects": vi.Param(6), "log_scale": vi.Param()}
+    return vi.from_log_density(log_density, params)
+
+
 KEYS = [jr.key(seed) for seed in range(3)]
 
 
@@ -80,8 +93,9 @@ def warm():
         (lambda: regression(3, 0), vi.FullRank),
         (two_modes, vi.Mixture),
         (heavy_tails, vi.FullRank),
+        (hierarchy, vi.NestedGaussian),
     ],
-    ids=["Gaussian", "mixture", "heavy tails"],
+    ids=["Gaussian", "mixture", "heavy tails", "nested"],
 )
 def test_two_programs_a_model(make, kind):
     warm()

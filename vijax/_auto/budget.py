@@ -17,6 +17,8 @@ FLOW_STEPS, MORE_STEPS, FLOW_DRAWS = 2_000, 4_000, 64
 # What that takes, with the draws that judge it; and at first those of before.
 FLOW_EVALUATIONS = FLOW_STEPS * FLOW_DRAWS + 2 * NUM_DRAWS
 MORE_EVALUATIONS = MORE_STEPS * FLOW_DRAWS + NUM_DRAWS
+# Beyond, matrices of the locals at many points take too long.
+_MOST_NESTED_DIM = 300
 # Beyond, a step's matrices cost more than the flow was seen to bring.
 _MOST_FLOW_DIM = 300
 # No larger part of a budget is kept for it.
@@ -31,6 +33,11 @@ def is_affordable(dim: int) -> bool:
 def num_starts_for(dim: int) -> int:
     """How many quasi-Newton paths there are: each holds a matrix."""
     return int(np.clip(2 * (_PATHS // dim // 2), 2, 16))
+
+
+def suits_nesting(dim: int) -> bool:
+    """Whether globals may be looked for in so many coordinates."""
+    return 2 <= dim <= _MOST_NESTED_DIM
 
 
 def suits_a_flow(dim: int) -> bool:

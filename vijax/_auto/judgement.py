@@ -1,19 +1,26 @@
 """What comes next in the default: are the weights good enough, is the flow better?"""
 
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Bool, Float
 
 from .._custom_types import Key
 from .._draws.diagnosis import diagnose, Diagnosis
+from .._draws.draws import Draws
 from .._draws.importance_correction import proposed
 from .._draws.psis import NUM_DRAWS
-from .._family.base import AbstractFamily
+from .._family.base import AbstractFamily, wide
 from .._target.probe import HostProbe
 
 
 # Weights that are worse than this are worth a flow.
 _KHAT = 0.7
 _EFFECTIVE = 0.25
+# Weights that nothing is to be wished of.
+_SURE, _MOST_OF_THEM = 0.5, 0.5
+# So many nats above a family's density nothing of the mass is.
+_MISSED = 3.0
+# Draws of the Gaussian that look for such mass, and the part of it that may be there.
+NUM_LOOKED, _PART = 1_024, 0.05
 # The last losses of a flow, which tell its ELBO.
 _SEEN = 100
 # Beyond, tails that are heavier still cost most of the effective draws.
@@ -52,6 +59,42 @@ def _badness(diagnosis: Diagnosis | None) -> float:
     if diagnosis is None or not np.isfinite(diagnosis.worst_khat):
         return np.inf
     return max(diagnosis.khat, diagnosis.worst_khat) - diagnosis.effective
+
+
+def are_covered(
+    family: AbstractFamily,
+    log_evidence: float,
+    x: Float[np.ndarray, "points dim"],
+    log_p: Float[np.ndarray, " points"],
+) -> Bool[np.ndarray, " points"]:
+    """Where a family, of that log evidence by its own weights, has about as much mass as
+    the target has. A mode that it misses has far less. (On the host.)"""
+    on_host = family.on_host()
+    assert on_host is not None
+    return log_p - on_host.log_prob(x) - log_evidence < _MISSED
+
+
+def misses_mass(family: AbstractFamily, log_evidence: float, draws: Draws) -> bool:
+    """Whether the draws of another family, by their weights, have mass that this one does
+    not have."""
+    log_p, log_q = (wide(x) for x in (draws.log_p, draws.need_log_q()))
+    x, finite = wide(draws.x), np.isfinite(log_p)
+    if not finite.any():
+        return False
+    log_weights = np.where(finite, log_p - log_q, -np.inf)
+    weights = np.exp(log_weights - np.max(log_weights))
+    missed = ~are_covered(family, log_evidence, x, np.where(finite, log_p, -np.inf))
+    return bool(np.sum(weights[missed]) > _PART * np.sum(weights))
+
+
+def nested_is_better(after: Diagnosis, before: Diagnosis | None) -> bool:
+    """Whether a nested answer will do, and does better than the Gaussian before it."""
+    if is_fine(after) and is_fine(before):
+        return _badness(after) <= _badness(before)
+    # Weights like these are as good as draws of the target, whose own tails may be what
+    # makes a quantity unsure.
+    has_all = after.khat < _SURE and after.effective > _MOST_OF_THEM
+    return after.is_fine or has_all
 
 
 def flow_is_better(

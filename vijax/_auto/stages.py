@@ -20,7 +20,7 @@ SEARCH, CHECK, ASCEND, DONE, SETTLED = range(5)
 # Draws that estimate the ELBO of each path's Gaussian.
 _CHECK_DRAWS = 8
 # Ends whose log density or ELBO is so many nats below the best one's hold no mass.
-_NEGLIGIBLE = 20.0
+NEGLIGIBLE = 20.0
 # Ends at the same optimum differ by less, in nats.
 _SAME = 0.5
 # No posterior is as wide as this, on the unconstrained scale.
@@ -231,8 +231,8 @@ def _settle(state: AutoState) -> AutoState:
     modes = state.modes.including(ascent.loc, ascent.tril, ascent.last.found.elbo)
     best_elbo = xp.max(xp.where(state.tried, state.best.elbo, -xp.inf))
     best_log_p = xp.max(xp.where(state.tried, paths.log_p, -xp.inf))
-    weighty = state.best.elbo > best_elbo - _NEGLIGIBLE
-    weighty &= paths.log_p > best_log_p - _NEGLIGIBLE - ascent.loc.size
+    weighty = state.best.elbo > best_elbo - NEGLIGIBLE
+    weighty &= paths.log_p > best_log_p - NEGLIGIBLE - ascent.loc.size
     # A path that never came to rest, as on a ridge without an end, has no mode.
     left = ~state.tried & paths.converged & weighty
     left &= modes.are_others(paths.x, paths.score) & modes.wants_more

@@ -6,6 +6,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import equinox as eqx
 import jax.random as jr
+import numpy as np
 import optax
 from jaxtyping import Bool, PyTree, Scalar
 
@@ -16,7 +17,7 @@ from .._family.full_rank import FullRank
 from .._family.mean_field import MeanField
 from .._misc import float_dtype, lenient_promotion
 from .._objective.base import AbstractObjective
-from .._target.probe import probe, Probes
+from .._target.probe import HostProbe, probe, Probes
 from .._target.target import Target
 
 
@@ -147,6 +148,45 @@ class AbstractAskTell(AbstractMethod):
         with lenient_promotion():
             state, loss = self.tell(noise, state, probes)
             return self.place(family, state), state, loss
+
+
+class AbstractOnHost(AbstractMethod):
+    """A method that is driven from the host only: steps of any length in NumPy, which ask
+    the target for values and scores as they go, and states whose shapes may differ from
+    step to step.
+
+    To add one implement `check`, `begin`, `advance` and `place`.
+    """
+
+    @abc.abstractmethod
+    def check(self, family: AbstractFamily, target: Target) -> None:
+        """Raise a `ValueError` unless the method can move the family there."""
+
+    @abc.abstractmethod
+    def begin(self, generator: np.random.Generator, family: Any, target: Target) -> State:
+        """The state before the first step: a pytree of arrays of NumPy."""
+
+    @abc.abstractmethod
+    def advance(
+        self, generator: np.random.Generator, state: State, probe: HostProbe
+    ) -> tuple[State, Any]:
+        """The state after a step, with as many leaves, and the loss; NaN for a step that
+        failed."""
+
+    @abc.abstractmethod
+    def place(self, family: F, state: State) -> F:
+        """The family that is moved, as a state has it."""
+
+    def init(self, key: Key, family: AbstractFamily, target: Target) -> State:
+        raise ValueError(
+            f"`vi.{type(self).__name__}` needs the host, so it cannot be used inside "
+            '`jax.jit`, `jax.vmap` or the like, nor inside another method. "auto" can.'
+        )
+
+    def step(
+        self, key: Key, family: F, target: Target, state: State
+    ) -> tuple[F, State, Scalar]:
+        raise NotImplementedError
 
 
 def start_wide(self: AbstractMethod, key: Key, loc: Point) -> AbstractFamily:

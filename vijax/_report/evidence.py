@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from .._auto.judgement import are_covered
 from .._auto.stages import agreement, AutoState
 from .._custom_types import Key
 from .._diagnostic.base import Estimate
@@ -28,6 +29,7 @@ from .._family.point_estimates import PointEstimates
 from .._keys import key_for, split_key
 from .._method.auto_next import AutoNext, AutoNextState
 from .._misc import float_dtype
+from .._nested.stages import NestedState
 from .._run.fit_result import Fit
 from .._run.results import name_of
 from .._target.given import given
@@ -77,6 +79,7 @@ class Evidence:
     - `num_modes`: how many modes the family has.
     - `num_evaluations`: how many gradients the method took; `None` if unknown.
     - `estimates`: parameters that are numbers, which all the rest is given.
+    - `globals`: those given which the others are nearly Gaussian, by a nested answer.
     """
 
     result: str
@@ -93,6 +96,7 @@ class Evidence:
     num_modes: int
     num_evaluations: int | None
     estimates: tuple[str, ...] = ()
+    globals: tuple[str, ...] = ()
 
 
 def gather(fit: Fit, key: Key, num_draws: int, num_starts: int) -> Evidence:
@@ -124,7 +128,7 @@ def gather(fit: Fit, key: Key, num_draws: int, num_starts: int) -> Evidence:
         scores = Scores(float(np.mean(gaps)), float(np.max(gaps)))
         if weights.has_few:
             ends = moved(family, probe, plain, scores.worst, key_for(key, _MOVING))
-    own = _own_starts(fit)
+    own = _own_starts(fit, weights.log_evidence)
     found = None
     if own is None and num_starts > 0 and target.dim <= _MOST_DIM:
         found = search_for_modes(
@@ -134,7 +138,9 @@ def gather(fit: Fit, key: Key, num_draws: int, num_starts: int) -> Evidence:
             key=key_for(key, _STARTING),
             num_starts=num_starts,
         )
-    components = getattr(family, "logits", None)
+    # Parts of a mixture that was fitted to weighted draws are no modes.
+    is_nested = isinstance(fit.state, NestedState)
+    components = None if is_nested else getattr(family, "logits", None)
     return Evidence(
         result=name_of(fit.result),
         corrected=corrected,
@@ -150,6 +156,7 @@ def gather(fit: Fit, key: Key, num_draws: int, num_starts: int) -> Evidence:
         num_modes=1 if components is None else components.size,
         num_evaluations=_evaluations(fit),
         estimates=estimates,
+        globals=fit.globals,
     )
 
 
@@ -184,16 +191,24 @@ def _scores(family: AbstractFamily, x: Any) -> Any:
 
 def _history(fit: Fit) -> AutoState | None:
     state = fit.state
-    state = state.before if isinstance(state, AutoNextState) else state
+    state = state.before if isinstance(state, AutoNextState | NestedState) else state
     return state if isinstance(state, AutoState) else None
 
 
-def _own_starts(fit: Fit) -> Starts | None:
+def _own_starts(fit: Fit, log_evidence: float) -> Starts | None:
     state = _history(fit)
     if state is None or state.tried.size < _ENOUGH_STARTS:
         return None
     near, apart = agreement(state)
-    return Starts(int(near), int(apart))
+    if not isinstance(fit.state, NestedState):
+        return Starts(near, apart)
+    # Optima that the Gaussian is not at may be in the answer all the same.
+    ended = np.asarray(state.paths.converged)
+    x, log_p = (np.asarray(v)[ended] for v in (state.paths.x, state.paths.log_p))
+    if len(x) == 0 or fit.proposal is None:
+        return Starts(near, apart)
+    covered = are_covered(fit.proposal, log_evidence, x, log_p)
+    return Starts(int(covered.sum()), min(apart, int((~covered).sum())))
 
 
 def _log_evidence(plain: Draws, diagnosis: Diagnosis) -> Estimate:
@@ -209,6 +224,8 @@ def _evaluations(fit: Fit) -> int | None:
         counted = getattr(fit.state, "num_evaluations", None)
         return None if counted is None else int(counted)
     made = int(state.num_evaluations)
+    if isinstance(fit.state, NestedState):
+        made += int(fit.state.num_evaluations) + NUM_DRAWS
     if isinstance(method, AutoNext):
         if method.step_evaluations is None:
             return None

@@ -55,6 +55,8 @@ class Report:
     - `estimates`: parameters that are point estimates, which all the rest is given.
     - `num_evaluations`: how many gradients of the log density the method took; `None`
         where it does not count them.
+    - `globals`: of a nested answer the parameters given which the others are nearly
+        Gaussian, as `Fit.globals`.
     """
 
     trustworthy: bool
@@ -78,6 +80,7 @@ class Report:
     num_modes: int
     num_evaluations: int | None
     estimates: tuple[str, ...] = ()
+    globals: tuple[str, ...] = ()
 
     @property
     def gap(self) -> float | None:
@@ -190,4 +193,5 @@ def report(
         num_modes=evidence.num_modes,
         num_evaluations=evidence.num_evaluations,
         estimates=evidence.estimates,
+        globals=evidence.globals,
     )

@@ -55,6 +55,9 @@ def _lines(report: Any) -> list[str]:
             f"  All this is given the point estimates of {names}, whose own uncertainty "
             "nothing here knows."
         )
+    if report.globals:
+        names = listed(f"`{name}`" for name in report.globals)
+        lines.append(f"  Given {names} the other coordinates are nearly Gaussian.")
     if report.acceptance is not None:
         lines.append(
             "  These weights are too few. But Hamiltonian trajectories from draws of the "

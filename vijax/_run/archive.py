@@ -231,9 +231,14 @@ def _array(part: bytes, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> n
 
 
 def fill_in(
-    stored: Stored, fixed: PyTree, growing: PyTree, context: dict
+    stored: Stored,
+    fixed: PyTree,
+    growing: PyTree,
+    context: dict,
+    any_shape: str | None = None,
 ) -> tuple[PyTree, PyTree]:
-    """The arrays of a file, in the places of `fixed` and `growing`.
+    """The arrays of a file, in the places of `fixed` and `growing`. Those whose names
+    begin with `any_shape` may have any shapes with as many axes.
 
     **Raises:** `ValueError` if they do not match, or are not as they are described.
     """
@@ -260,7 +265,9 @@ def fill_in(
     out = []
     for i, (name, leaf) in enumerate(like.items()):
         there, shape = stored.leaves[name], leaf.shape
-        if i >= num_fixed:
+        if any_shape is not None and name.startswith(any_shape):
+            shape = _shape(there, len(shape)) or shape
+        elif i >= num_fixed:
             shape = (_num_rows(there), *shape[1:])
         dtype = leaf.dtype
         if isinstance(leaf, np.ndarray) and there == _describe("float32", shape):
@@ -276,6 +283,12 @@ def _num_rows(description: str) -> int:
     """The length of the leading axis; 0 if there is none, which fits no description."""
     found = re.search(r"\[(\d{1,18})[,\]]", description)
     return int(found[1]) if found else 0
+
+
+def _shape(description: str, num_axes: int) -> tuple[int, ...] | None:
+    """The shape in a description, if it has so many axes."""
+    sizes = re.findall(r"(?<=[\[ ])\d{1,18}(?=[,\]])", description)
+    return tuple(map(int, sizes)) if len(sizes) == num_axes else None
 
 
 def _as_leaf(

@@ -18,6 +18,8 @@ from .files import as_path
 
 # What a file calls the method of the fit that stands until another one is over.
 BEFORE = "the method before"
+# How the names of the arrays of a method's state begin.
+STATE = "[0][0].state"
 
 
 def parts_of(fit: Any) -> tuple[PyTree, PyTree, dict[str, str]]:

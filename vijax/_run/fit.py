@@ -57,11 +57,12 @@ def fit(
     - `target`: what to approximate.
     - `method`: how: a method such as [`vijax.Descent`][], or a name. `"auto"`, the
         default, is [`vijax.Auto`][], which needs no tuning and ends by itself; where its
-        weights are poor it tries heavier tails for them, and then a small flow,
-        [`vijax.Coupling`][]. Where steps see
-        batches, it looks at a part of the rows first, and goes on with stochastic
+        weights are poor it tries heavier tails for them, then globals as
+        [`vijax.Nested`][] does, and then a small flow, [`vijax.Coupling`][]. Where steps
+        see batches, it looks at a part of the rows first, and goes on with stochastic
         gradients in the coordinates of that fit. For more than 1,000 coordinates or a
-        family of your choice it is ADVI. `"advi"` fits
+        family of your choice it is ADVI. `"nested"` looks for globals at once. `"advi"`
+        fits
         [`vijax.MeanField`][] and `"fullrank_advi"` [`vijax.FullRank`][]. `"svgd"` moves
         100 particles with [`vijax.SVGD`][]; `"asvgd"` fits a [`vijax.FullRank`][] by
         their force, with [`vijax.SteinForce`][].

@@ -14,10 +14,12 @@ from .._draws.draws import Draws
 from .._draws.importance_correction import corrected as draw_corrected
 from .._draws.proposal import heavy_tailed
 from .._family.base import AbstractFamily, has_moment
+from .._family.nested_gaussian import NestedGaussian
 from .._family.point_estimates import PointEstimates
 from .._loop.base import AbstractStop, Problem, Progress
 from .._method.base import AbstractMethod, F, label, State
 from .._misc import as_flag, as_key, as_whole, is_any_array, is_traced, is_tracer
+from .._nested.coordinates import names_of
 from .._target.probe import HostProbe
 from .._target.target import Target
 from .options import Options
@@ -131,6 +133,15 @@ class Fit(eqx.Module, Generic[F]):
     def std(self) -> Params:
         """The family's standard deviations on the unconstrained scale, by parameter."""
         return _by_name(self, "std")
+
+    @property
+    def globals(self) -> tuple[str, ...]:
+        """The parameters, or entries of these, that a nested answer has as globals: given
+        them the others are nearly Gaussian. None of another answer."""
+        family = self.family
+        if not isinstance(family, NestedGaussian):
+            return ()
+        return names_of(self.target, family.which)
 
     def draw(self, num_draws: int, *, key: Key, corrected: bool | None = None) -> Draws:
         """Draw from the fitted family.

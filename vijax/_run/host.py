@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from .._loop.base import Problem, replace_target
-from .._method.base import AbstractAskTell
+from .._method.base import AbstractAskTell, AbstractOnHost
 from .._target.target import Target
 from .base import AbstractRun, nothing
 from .checkpoint import save
@@ -33,7 +33,8 @@ _SECONDS = 0.1
 
 def kind_of(problem: Problem) -> type[CompiledRun] | type[HostRun]:
     """How steps are made: driven from the host where the method can be."""
-    return HostRun if isinstance(problem.method, AbstractAskTell) else CompiledRun
+    on_host = isinstance(problem.method, AbstractAskTell | AbstractOnHost)
+    return HostRun if on_host else CompiledRun
 
 
 def conduct(

@@ -1,4 +1,4 @@
-"""A run of a method that asks and tells, driven from the host in NumPy."""
+"""A run that is driven from the host, in NumPy."""
 
 import dataclasses
 from typing import Any
@@ -13,7 +13,7 @@ from .._family.base import AbstractFamily
 from .._keys import Seed
 from .._loop.base import AbstractStop, Problem, Progress
 from .._loop.chunk import no_records, observe
-from .._method.base import AbstractAskTell, Recipe
+from .._method.base import AbstractAskTell, AbstractOnHost, Recipe
 from .._misc import as_arrays, float_dtype, is_any_array, on_device
 from .._target.probe import HostProbe
 from .._target.target import Target
@@ -107,19 +107,20 @@ class HostRun(AbstractRun):
     def _stepped(self) -> tuple[Progress, float]:
         """The progress after one step more, and its loss."""
         old, method = self._progress, self.problem.method
-        assert isinstance(method, AbstractAskTell)
         num_steps = old.num_steps + np.int32(1)
         # Each step's noise comes from its own number, so that resuming changes nothing.
         generator = self._seed.generator(int(num_steps))
-        noise = generator.standard_normal(method.step_noise(old.family.dim))
         with np.errstate(all="ignore"):
-            x, count = method.ask(noise, old.state)
-        probes = self.probe(x, int(count))
-        self.is_compiled = True
-        with np.errstate(all="ignore"):
-            state, loss = method.tell(noise, old.state, probes)
+            if isinstance(method, AbstractAskTell):
+                noise = generator.standard_normal(method.step_noise(old.family.dim))
+                x, count = method.ask(noise, old.state)
+                probes = self.probe(x, int(count))
+                state, loss = method.tell(noise, old.state, probes)
+            else:
+                assert isinstance(method, AbstractOnHost)
+                state, loss = method.advance(generator, old.state, self.probe)
             family = method.place(old.family, state)
-        loss = float(loss)
+        self.is_compiled, loss = True, float(loss)
         if not np.isfinite(loss) or not _all_finite(family, self._dtype):
             skipped = dataclasses.replace(
                 old,
@@ -163,12 +164,15 @@ def _before_first_step(
     """The progress before the first step, with a state in NumPy; of a run that has made
     `num_steps` by another method."""
     method = problem.method
-    assert isinstance(method, AbstractAskTell)
+    assert isinstance(method, AbstractAskTell | AbstractOnHost)
     method.check(family, problem.target)
-    shape = method.begin_noise(family.dim)
-    noise = Seed(problem.key).generator(0, 0, num_steps).standard_normal(shape)
+    generator = Seed(problem.key).generator(0, 0, num_steps)
     with np.errstate(all="ignore"):
-        state = method.begin(noise, _widened(family))
+        if isinstance(method, AbstractAskTell):
+            noise = generator.standard_normal(method.begin_noise(family.dim))
+            state = method.begin(noise, _widened(family))
+        else:
+            state = method.begin(generator, _widened(family), problem.target)
     zero = np.int32(0)
     return Progress(
         family=family,

@@ -10,8 +10,9 @@ import jax
 import numpy as np
 
 from .._family.base import AbstractFamily
+from .._method.base import AbstractOnHost
 from .archive import damaged, fill_in, read
-from .checkpoint import BEFORE, parts_of
+from .checkpoint import BEFORE, parts_of, STATE
 from .files import as_path, check_no_other
 from .results import RESULTS
 from .richer_family import in_the_stage_of
@@ -69,7 +70,9 @@ def load(path: str | os.PathLike, *, like: T) -> T:
     method, before = stored.context.get("the method", ""), stored.context.get(BEFORE)
     fit = in_the_stage_of(fit, method, before)
     fixed, growing, context = parts_of(fit)
-    fixed, growing = fill_in(stored, fixed, growing, context)
+    varies = isinstance(fit.problem.method, AbstractOnHost)
+    any_shape = STATE if varies else None
+    fixed, growing = fill_in(stored, fixed, growing, context, any_shape)
     return _rebuilt(file, fit, fixed, growing)
 
 

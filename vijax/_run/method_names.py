@@ -10,6 +10,7 @@ from .._method.averaging import Averaging
 from .._method.base import AbstractMethod, default_optimizer, Recipe
 from .._method.birth_death import BirthDeath
 from .._method.descent import Descent
+from .._method.nested import Nested
 from .._method.svgd import SVGD
 from .._objective.base import AbstractObjective
 from .._objective.elbo import ELBO
@@ -18,7 +19,7 @@ from .._objective.stick_the_landing import StickTheLanding
 from .._target.target import Target
 
 
-NAMES = ("auto", "advi", "fullrank_advi", "svgd", "asvgd")
+NAMES = ("auto", "nested", "advi", "fullrank_advi", "svgd", "asvgd")
 
 
 def named_method(
@@ -31,7 +32,8 @@ def named_method(
     - `name`: `"auto"`; `"advi"` (mean field) or `"fullrank_advi"`; `"svgd"` (particles)
         or `"asvgd"` (full rank). Case does not matter. `"auto"` is [`vijax.Auto`][];
         where that cannot be used, for more than 1,000 coordinates, point estimates or a
-        family of the user's choice, ADVI: of full rank up to 200 coordinates.
+        family of the user's choice, ADVI: of full rank up to 200 coordinates. `"nested"`
+        is [`vijax.Nested`][].
     - `target`: what it is for.
     - `own_family`: whether the user chose no other family.
 
@@ -44,6 +46,8 @@ def named_method(
         )
     if name.lower() == "svgd":
         return BirthDeath(SVGD()), None
+    if name.lower() == "nested":
+        return Nested(num_starts=num_starts_for(target.dim)), None
     by_itself = name.lower() == "auto" and own_family and not target.model.point_names
     if by_itself and is_affordable(target.dim):
         return Auto(num_starts_for(target.dim)), None

@@ -18,23 +18,31 @@ from .._auto.budget import (
     MORE_EVALUATIONS,
     MORE_STEPS,
     suits_a_flow,
+    suits_nesting,
 )
 from .._auto.judgement import (
+    are_covered,
     flow_is_better,
     is_fine,
     is_poor,
     judge,
     may_have_heavier_tails,
+    misses_mass,
+    nested_is_better,
+    NUM_LOOKED,
 )
 from .._auto.second_stage import flow_from
 from .._draws.diagnosis import Diagnosis
+from .._draws.draw import drawn
 from .._draws.psis import NUM_DRAWS
 from .._keys import key_for
 from .._method.auto import Auto
 from .._method.auto_next import AutoNext
 from .._method.base import label
 from .._method.descent import Descent
+from .._method.nested import Nested
 from .._misc import float_dtype, on_device
+from .._nested.stages import has_answer
 from .._objective.stick_the_landing import StickTheLanding
 from .._target.probe import HostProbe
 from .base import AbstractRun
@@ -47,7 +55,7 @@ from .results import as_fit_error, FitError, RESULTS
 
 
 # Numbers that no method folds into the key of its steps.
-_JUDGING, _FLOWING = 0xD1A6, 0xF10
+_JUDGING, _FLOWING, _NESTING, _COVERING = 0xD1A6, 0xF10, 0x9E57, 0xC0E5
 
 
 def _flow_is_better(
@@ -121,12 +129,15 @@ class _Stages:
         method = self.fit.problem.method
         if isinstance(method, Auto) and not is_settled(self.fit):
             self._richer(self.fit, left)
+        elif isinstance(method, Nested) and self.fit.before is not None:
+            self._after_nested(self.fit, left)
         elif isinstance(method, AutoNext) and method.num_steps is not None:
             self._after_flow(self.fit, left)
 
     def _richer(self, fit: Any, left: int) -> None:
-        """After `Auto`: as it is, or with heavier tails of what is weighed, or a flow."""
-        most, first = fit.problem.method.max_evaluations, self._judge(fit)
+        """After `Auto`: as it is, or with heavier tails of what is weighed, or nested, or
+        a flow."""
+        first = self._judge(fit)
         if not is_poor(first):
             self._keep(_settled(fit))
             return
@@ -137,8 +148,38 @@ class _Stages:
             if not is_poor(second, by_weights=False):
                 self._keep(_settled(heavier))
                 return
-        can_flow = suits_a_flow(fit.target.dim)
-        if not can_flow or int(fit.state.num_evaluations) + FLOW_EVALUATIONS > most:
+        if not suits_nesting(fit.target.dim) or left < 1:
+            self._with_flow(fit, left, first)
+            return
+        make_fit = functools.partial(type(fit), before=fit)
+        nested = conduct(_begin_nested(fit), left, self.options.quiet(), make_fit)
+        self.fit = nested
+        if nested.result in (RESULTS.converged, RESULTS.nonfinite):
+            self._after_nested(nested, left - int(nested.num_steps), first)
+
+    def _after_nested(
+        self, nested: Any, left: int, first: Diagnosis | None = None
+    ) -> None:
+        """After looking for globals: that, or a flow."""
+        fit, cost = nested.before, int(nested.state.num_evaluations)
+        if has_answer(nested.state):
+            cost += NUM_DRAWS + NUM_LOOKED
+            after = self._judge(nested)
+            first = self._judge(fit) if first is None else first
+            if (
+                after is not None
+                and nested_is_better(after, first)
+                and _covers(nested, fit, after.log_evidence)
+            ):
+                self._keep(standing_on(nested, None))
+                return
+        self._with_flow(_spent(fit, cost), left, first)
+
+    def _with_flow(self, fit: Any, left: int, first: Diagnosis | None) -> None:
+        """After a Gaussian that is poor: a flow, if there is room for one."""
+        can_flow, most = suits_a_flow(fit.target.dim), fit.problem.method.max_evaluations
+        spent = int(fit.state.num_evaluations) + FLOW_EVALUATIONS > most
+        if not can_flow or spent or left < 1:
             self._keep(_settled(fit))
             return
         flow = self._flow(fit, min(left, FLOW_STEPS))
@@ -207,6 +248,26 @@ class _Stages:
             self._keep(standing_on(longer, None))
 
 
+def _covers(nested: Any, fit: Any, log_evidence: float) -> bool:
+    """Whether a nested answer has all the mass that is known of: at modes, at ends of
+    paths, and at draws of the Gaussian."""
+    state, method = fit.state, nested.problem.method
+    least = log_evidence - stages.NEGLIGIBLE
+    own = method.proposal(nested.progress.family, nested.state)
+    probe = HostProbe(fit.target)
+    for x, elbo, known in (
+        (state.modes.gaussians.loc, state.modes.gaussians.elbo, state.modes.known),
+        (state.paths.x, state.best.elbo, state.paths.converged),
+    ):
+        x = np.asarray(x)[np.asarray(known) & (np.asarray(elbo) > least)]
+        log_p = probe(x).log_p
+        if not np.all(are_covered(own, log_evidence, x, log_p)):
+            return False
+    wide = fit.problem.method.proposal(fit.progress.family, state)
+    draws = drawn(wide, probe, NUM_LOOKED, key_for(fit.problem.key, _COVERING), {})
+    return not misses_mass(own, log_evidence, draws)
+
+
 def _between(probe: HostProbe, bar: ProgressBar, interruption: Interruption) -> None:
     interruption.look()
     bar.move_to(probe.num_evaluations)
@@ -237,6 +298,17 @@ def _spent(fit: Any, num_evaluations: int) -> Any:
     return eqx.tree_at(get, fit, count if is_first else jax.device_put(count))
 
 
+def _begin_nested(fit: Any) -> AbstractRun:
+    auto = fit.problem.method
+    method = Nested(num_starts=auto.num_starts, max_evaluations=auto.max_evaluations)
+    method = eqx.tree_at(
+        lambda m: m.before, method, fit.state, is_leaf=lambda x: x is None
+    )
+    key = key_for(fit.problem.key, _NESTING)
+    problem = dataclasses.replace(fit.problem, method=method, key=key, stop=None)
+    return kind_of(problem).begin(problem, fit.progress.family)
+
+
 def _flow_method(fit: Any) -> AutoNext:
     parts = FLOW_STEPS, MORE_STEPS
     schedules = [optax.cosine_decay_schedule(5e-3, steps) for steps in parts]
@@ -264,9 +336,12 @@ def _begin(fit: Any) -> AbstractRun:
 def in_the_stage_of(fit: Any, method: str, before: str | None) -> Any:
     """A fit by `Auto`, or where a method of the first label follows it, one by that,
     before its first step, with what stands until it is over; other fits as they are."""
-    is_first = isinstance(fit.problem.method, Auto)
-    if is_first and method == label(_flow_method(fit)):
-        flow = conduct(_begin(fit), 0, Options.none(), type(fit))
-        stands = {None: None, label(fit.problem.method): fit, method: flow}.get(before)
-        return flow if stands is None else standing_on(flow, stands)
-    return standing_on(fit, None) if before is None else fit
+    if not isinstance(fit.problem.method, Auto):
+        return standing_on(fit, None) if before is None else fit
+    begin = {label(_flow_method(fit)): _begin, label(Nested()): _begin_nested}.get(method)
+    if begin is None:
+        return standing_on(fit, None) if before is None else fit
+    next_fit = conduct(begin(fit), 0, Options.none(), type(fit))
+    first = label(fit.problem.method)
+    stands = {None: None, first: fit, method: next_fit}.get(before)
+    return next_fit if stands is None else standing_on(next_fit, stands)
