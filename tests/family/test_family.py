@@ -35,12 +35,14 @@ def test_the_same_in_numpy(make, getkey):
     assert x.shape == (num_draws, DIM)
     assert x.dtype == log_q.dtype == np.float64
     few = jnp.asarray(x[:50])
-    np.testing.assert_allclose(log_q[:50], jax.vmap(family.log_prob)(few), rtol=1e-9)
+    np.testing.assert_allclose(
+        log_q[:50], jax.jit(jax.vmap(family.log_prob))(few), rtol=1e-9
+    )
     np.testing.assert_allclose(known.log_prob(x[:50]), log_q[:50], rtol=1e-9)
-    slopes = jax.vmap(jax.grad(family.log_prob))(few)
+    slopes = jax.jit(jax.vmap(jax.grad(family.log_prob)))(few)
     np.testing.assert_allclose(known.score(x[:50]), slopes, rtol=1e-7, atol=1e-9)
     # And the draws are the family's: moments against draws of the other kind.
-    other = jax.vmap(family.sample)(jr.split(getkey(), num_draws))
+    other = jax.jit(jax.vmap(family.sample))(jr.split(getkey(), num_draws))
     noise = 5 * np.std(x, axis=0) * (2 / num_draws) ** 0.5
     assert np.all(np.abs(np.mean(x, axis=0) - np.mean(other, axis=0)) < noise)
     assert np.all(np.abs(np.std(x, axis=0) / np.std(other, axis=0) - 1) < 0.05)
@@ -57,10 +59,10 @@ def test_the_same_in_numpy(make, getkey):
 def test_density_integrates_to_one(make, getkey):
     # Importance sampling from a wider Gaussian.
     family = make()
-    centre = jnp.mean(jax.vmap(family.sample)(jr.split(getkey(), 2_000)), axis=0)
+    centre = jnp.mean(jax.jit(jax.vmap(family.sample))(jr.split(getkey(), 2_000)), axis=0)
     x = centre[None, :] + 1.5 * jr.normal(getkey(), (200_000, DIM))
     log_proposal = jax.scipy.stats.norm.logpdf(x, centre[None, :], 1.5).sum(axis=1)
-    weights = jnp.exp(jax.vmap(family.log_prob)(x) - log_proposal)
+    weights = jnp.exp(jax.jit(jax.vmap(family.log_prob))(x) - log_proposal)
     stderr = jnp.std(weights) / jnp.sqrt(weights.size)
     assert stderr < 0.02
     assert abs(jnp.mean(weights) - 1) < 5 * stderr
@@ -79,7 +81,7 @@ def test_every_parameter_has_a_gradient(name, getkey):
 def test_closed_form_moments_are_those_of_draws(name, getkey):
     family = families[name]()
     n = 100_000
-    x, log_q = jax.vmap(family.sample_and_log_prob)(jr.split(getkey(), n))
+    x, log_q = jax.jit(jax.vmap(family.sample_and_log_prob))(jr.split(getkey(), n))
     std = jnp.std(x, axis=0)
     assert jnp.all(jnp.abs(jnp.mean(x, axis=0) - family.mean) < 5 * std / n**0.5)
     assert jnp.allclose(std, family.std, rtol=5 / (2 * n) ** 0.5)

@@ -5,20 +5,21 @@ from jaxtyping import Array, Bool, Float
 
 from .._custom_types import Key
 from .._draws.diagnosis import diagnose, Diagnosis
-from .._draws.draws import Draws
 from .._draws.importance_correction import proposed
 from .._draws.psis import NUM_DRAWS
-from .._family.base import AbstractFamily, wide
+from .._family.base import AbstractFamily
 from .._target.probe import HostProbe
 
 
 # Weights that are worse than this are worth a flow.
 _KHAT = 0.7
 _EFFECTIVE = 0.25
-# Weights that nothing is to be wished of.
-_SURE, _MOST_OF_THEM = 0.5, 0.5
+# Weights of which more than this part is effective are good.
+_MOST_OF_THEM = 0.5
 # So many nats above a family's density nothing of the mass is.
 _MISSED = 3.0
+# Where good weights leave a quantity unsure, so many more say whether it is.
+SECOND_LOOK = 4
 # Draws of the Gaussian that look for such mass, and the part of it that may be there.
 NUM_LOOKED, _PART = 1_024, 0.05
 # The last losses of a flow, which tell its ELBO.
@@ -27,10 +28,12 @@ _SEEN = 100
 _MOST_HEAVY_DIM = 15
 
 
-def judge(proposal: AbstractFamily, probe: HostProbe, key: Key) -> Diagnosis | None:
+def judge(
+    proposal: AbstractFamily, probe: HostProbe, key: Key, num_draws: int = NUM_DRAWS
+) -> Diagnosis | None:
     """The diagnosis of a proposal, or `None` if nothing can be drawn there."""
     try:
-        return diagnose(proposed(proposal, probe, NUM_DRAWS, key))
+        return diagnose(proposed(proposal, probe, num_draws, key))
     except ValueError:
         return None
 
@@ -74,27 +77,36 @@ def are_covered(
     return log_p - on_host.log_prob(x) - log_evidence < _MISSED
 
 
-def misses_mass(family: AbstractFamily, log_evidence: float, draws: Draws) -> bool:
-    """Whether the draws of another family, by their weights, have mass that this one does
-    not have."""
-    log_p, log_q = (wide(x) for x in (draws.log_p, draws.need_log_q()))
-    x, finite = wide(draws.x), np.isfinite(log_p)
-    if not finite.any():
-        return False
-    log_weights = np.where(finite, log_p - log_q, -np.inf)
-    weights = np.exp(log_weights - np.max(log_weights))
-    missed = ~are_covered(family, log_evidence, x, np.where(finite, log_p, -np.inf))
-    return bool(np.sum(weights[missed]) > _PART * np.sum(weights))
+def misses_mass(
+    family: AbstractFamily,
+    log_evidence: float,
+    x: Float[np.ndarray, "draws dim"],
+    log_q: Float[np.ndarray, " draws"],
+    log_p: Float[np.ndarray, " draws"],
+) -> bool:
+    """Whether draws `x` of another distribution, whose log density is `log_q`, see mass
+    that a family, of that log evidence by its own weights, does not have."""
+    finite = np.isfinite(log_p)
+    missed = ~are_covered(family, log_evidence, x[finite], log_p[finite])
+    log_weights = (log_p - log_q)[finite][missed] - log_evidence
+    return bool(np.sum(np.exp(log_weights)) > _PART * len(log_p))
+
+
+def is_unsure(diagnosis: Diagnosis | None) -> bool:
+    """Whether weights are so good that more of them may tell of quantities that are not
+    fine."""
+    promising = diagnosis is not None and diagnosis.effective > _MOST_OF_THEM
+    return promising and not is_fine(diagnosis)
 
 
 def nested_is_better(after: Diagnosis, before: Diagnosis | None) -> bool:
     """Whether a nested answer will do, and does better than the Gaussian before it."""
     if is_fine(after) and is_fine(before):
         return _badness(after) <= _badness(before)
-    # Weights like these are as good as draws of the target, whose own tails may be what
-    # makes a quantity unsure.
-    has_all = after.khat < _SURE and after.effective > _MOST_OF_THEM
-    return after.is_fine or has_all
+    # Where weights are even and bounded, what is unsure of a quantity is its own, which
+    # no family changes. Else a report, with other draws, should come to the same.
+    is_clear = after.is_fine and after.worst_khat < _KHAT
+    return is_clear or (after.khat < 0 and after.effective > _MOST_OF_THEM)
 
 
 def flow_is_better(

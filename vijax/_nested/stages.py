@@ -31,7 +31,7 @@ _CHANGE, _FORGOTTEN = 0.1, 0.02
 # The most globals that are found.
 _MOST_GLOBALS = 10
 # Rounds of drawing, and of beginning anew where hardly anything has weight.
-_MOST_ROUNDS, _MOST_RESTARTS = 6, 8
+_MOST_ROUNDS, _MOST_RESTARTS = 6, 12
 _FEWEST_EFFECTIVE = 25.0
 # The part of a round's draws that is effective where another round brings little.
 _ENOUGH, _GAIN = 0.7, 0.05

@@ -21,21 +21,22 @@ from .._auto.budget import (
     suits_nesting,
 )
 from .._auto.judgement import (
-    are_covered,
     flow_is_better,
     is_fine,
     is_poor,
+    is_unsure,
     judge,
     may_have_heavier_tails,
     misses_mass,
     nested_is_better,
     NUM_LOOKED,
+    SECOND_LOOK,
 )
 from .._auto.second_stage import flow_from
 from .._draws.diagnosis import Diagnosis
-from .._draws.draw import drawn
 from .._draws.psis import NUM_DRAWS
-from .._keys import key_for
+from .._host_distributions import Elliptical
+from .._keys import key_for, Seed
 from .._method.auto import Auto
 from .._method.auto_next import AutoNext
 from .._method.base import label
@@ -105,16 +106,16 @@ class _Stages:
         self.fit = fit
         self.options = options
 
-    def _judge(self, fit: Any) -> Diagnosis | None:
+    def _judge(self, fit: Any, num_draws: int = NUM_DRAWS) -> Diagnosis | None:
         """The diagnosis of what a stage itself has come to."""
         proposal = fit.problem.method.proposal(fit.progress.family, fit.state)
         key = key_for(fit.problem.key, _JUDGING)
-        bar = ProgressBar(NUM_DRAWS, show=self.options.show, unit="draw")
+        bar = ProgressBar(num_draws, show=self.options.show, unit="draw")
         bar.note("importance sampling")
         with Interruption() as interruption:
             probe = HostProbe(fit.target, lambda: _between(probe, bar, interruption))
             try:
-                return judge(proposal, probe, key)
+                return judge(proposal, probe, key, num_draws)
             finally:
                 bar.close()
 
@@ -163,8 +164,11 @@ class _Stages:
         """After looking for globals: that, or a flow."""
         fit, cost = nested.before, int(nested.state.num_evaluations)
         if has_answer(nested.state):
-            cost += NUM_DRAWS + NUM_LOOKED
+            cost += NUM_DRAWS + 2 * NUM_LOOKED
             after = self._judge(nested)
+            if is_unsure(after):
+                after = self._judge(nested, SECOND_LOOK * NUM_DRAWS)
+                cost += SECOND_LOOK * NUM_DRAWS
             first = self._judge(fit) if first is None else first
             if (
                 after is not None
@@ -249,23 +253,22 @@ class _Stages:
 
 
 def _covers(nested: Any, fit: Any, log_evidence: float) -> bool:
-    """Whether a nested answer has all the mass that is known of: at modes, at ends of
-    paths, and at draws of the Gaussian."""
-    state, method = fit.state, nested.problem.method
-    least = log_evidence - stages.NEGLIGIBLE
+    """Whether a nested answer has all the mass that is known of: around modes, on paths,
+    and where draws of the Gaussian are."""
+    state, method = jax.tree.map(np.asarray, fit.state), nested.problem.method
     own = method.proposal(nested.progress.family, nested.state)
-    probe = HostProbe(fit.target)
-    for x, elbo, known in (
-        (state.modes.gaussians.loc, state.modes.gaussians.elbo, state.modes.known),
-        (state.paths.x, state.best.elbo, state.paths.converged),
-    ):
-        x = np.asarray(x)[np.asarray(known) & (np.asarray(elbo) > least)]
-        log_p = probe(x).log_p
-        if not np.all(are_covered(own, log_evidence, x, log_p)):
+    probe, seed = HostProbe(fit.target), Seed(key_for(fit.problem.key, _COVERING))
+    wide = fit.problem.method.proposal(fit.progress.family, state).on_host()
+    looks = [(wide, NUM_LOOKED)]
+    for gaussians in (state.modes.gaussians, state.best):
+        for loc, tril, elbo in zip(*gaussians, strict=True):
+            if elbo > log_evidence - stages.NEGLIGIBLE:
+                looks.append((Elliptical(loc, tril), NUM_LOOKED // 16))
+    for number, (place, num_draws) in enumerate(looks):
+        x, log_q = place.draw(seed.generator(number), num_draws)
+        if misses_mass(own, log_evidence, x, log_q, probe(x).log_p):
             return False
-    wide = fit.problem.method.proposal(fit.progress.family, state)
-    draws = drawn(wide, probe, NUM_LOOKED, key_for(fit.problem.key, _COVERING), {})
-    return not misses_mass(own, log_evidence, draws)
+    return True
 
 
 def _between(probe: HostProbe, bar: ProgressBar, interruption: Interruption) -> None:
