@@ -13,7 +13,7 @@ import jax.scipy.linalg as jsl
 import numpy as np
 from jaxtyping import Array, Float, Int, Scalar
 
-from .._arrays import namespace, set_at
+from .._arrays import namespace
 from .._custom_types import AnyArray, Key, Point
 from .._host_distributions import AbstractHostDistribution, Elliptical
 from .._interpolation import interpolate, Interpolation
@@ -231,17 +231,25 @@ def unpacked(
     xp, dim = namespace(values), num_locals
     modes, log_diagonal = values[:, :dim], values[:, dim : 2 * dim]
     diagonal = xp.exp(xp.clip(log_diagonal, -_MOST, _MOST))
-    rows, columns = _indices(entries)
-    tril = xp.zeros((len(values), dim, dim), values.dtype)
-    tril = set_at(tril, (slice(None), np.arange(dim), np.arange(dim)), diagonal)
+    columns = _indices(entries)[1]
+    nothing = xp.zeros((len(values), 1), values.dtype)
     below = values[:, 2 * dim :] * diagonal[:, columns]
-    return modes, set_at(tril, (slice(None), rows, columns), below)
+    parts = xp.concatenate([nothing, diagonal, below], axis=1)
+    return modes, xp.take(parts, _places(num_locals, entries), axis=1)
 
 
 @functools.lru_cache(maxsize=64)
 def _indices(entries: tuple[tuple[int, int], ...]) -> tuple[np.ndarray, np.ndarray]:
     pairs = np.array(entries, int).reshape(-1, 2)
     return pairs[:, 0], pairs[:, 1]
+
+
+@functools.lru_cache(maxsize=64)
+def _places(num_locals: int, entries: tuple[tuple[int, int], ...]) -> np.ndarray:
+    """Where each entry of a factor is, of zero, the diagonal, and those below it."""
+    places = np.diag(1 + np.arange(num_locals))
+    places[_indices(entries)] = 1 + num_locals + np.arange(len(entries))
+    return places
 
 
 @dataclasses.dataclass(frozen=True)
