@@ -94,7 +94,7 @@ WITHIN: dict[str, tuple[str, ...]] = {
         "resume",
         "fit_result",
     ),
-    "_report": ("mode_search trajectories", "evidence", "verdict text"),
+    "_report": ("mirror_images mode_search trajectories", "evidence", "verdict text"),
 }
 
 _FLOOR_OF = {wing: -i for i, floor in enumerate(FLOORS) for wing in floor}

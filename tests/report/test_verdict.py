@@ -81,6 +81,10 @@ FAULTS = {
     "a mode": ({"found_starts": Starts(7, 1, 0.3)}, "about 30 % of the mass"),
     "discrepancy": ({"kernel_stein_discrepancy": discrepancy(0.001)}, "Stein"),
     "left": ({"num_left": 1}, "has 2 modes with mass"),
+    "mirrored": (
+        {"mirrored": ("x", "y")},
+        "other sign of `x`, `y` the target is the same",
+    ),
 }
 
 

@@ -11,7 +11,7 @@ from .._misc import entry_names, listed
 from .._target.target import Target
 
 
-def _numbers(target: Target) -> dict[str, np.ndarray]:
+def numbers_of(target: Target) -> dict[str, np.ndarray]:
     """The numbers of each parameter's coordinates, on the unconstrained scale."""
     shapes: dict[str, tuple[int, ...]] = {}
 
@@ -31,7 +31,7 @@ def coordinates_of(target: Target, names: Sequence[str]) -> Int[np.ndarray, " fo
 
     **Raises:** `ValueError` for a name that no parameter has, or if nothing is left.
     """
-    known = _numbers(target)
+    known = numbers_of(target)
     unknown = [name for name in names if name not in known]
     if unknown:
         there = listed(f"`{name}`" for name in known)
@@ -47,7 +47,7 @@ def names_of(target: Target, which: Sequence[int]) -> tuple[str, ...]:
     """What some coordinates are called: `beta[0]`; a number just `beta`; a parameter of
     which all are meant by its own name."""
     out = []
-    for name, numbers in _numbers(target).items():
+    for name, numbers in numbers_of(target).items():
         chosen = np.isin(numbers, np.asarray(which))
         if chosen.all() and chosen.size:
             out.append(name)

@@ -34,6 +34,7 @@ from .._run.fit_result import Fit
 from .._run.results import name_of
 from .._target.given import given
 from .._target.probe import HostProbe
+from .mirror_images import missing_image
 from .mode_search import search_for_modes, Starts
 from .trajectories import Moved, moved
 
@@ -79,6 +80,7 @@ class Evidence:
     - `num_modes`: how many modes the family has.
     - `num_evaluations`: how many gradients the method took; `None` if unknown.
     - `estimates`: parameters that are numbers, which all the rest is given.
+    - `mirrored`: parameters whose signs leave the target as it is, but not the family.
     - `globals`: those given which the others are nearly Gaussian, by a nested answer.
     """
 
@@ -96,6 +98,7 @@ class Evidence:
     num_modes: int
     num_evaluations: int | None
     estimates: tuple[str, ...] = ()
+    mirrored: tuple[str, ...] = ()
     globals: tuple[str, ...] = ()
 
 
@@ -156,8 +159,14 @@ def gather(fit: Fit, key: Key, num_draws: int, num_starts: int) -> Evidence:
         num_modes=1 if components is None else components.size,
         num_evaluations=_evaluations(fit),
         estimates=estimates,
+        mirrored=_mirrored(family, probe, x),
         globals=fit.globals,
     )
+
+
+def _mirrored(family: AbstractFamily, probe: HostProbe, x: np.ndarray) -> tuple[str, ...]:
+    on_host = family.on_host() if family.has_density else None
+    return () if on_host is None else missing_image(probe, on_host, x)
 
 
 def _weighed(

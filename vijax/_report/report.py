@@ -9,6 +9,7 @@ from .._draws.diagnosis import Quantity
 from .._draws.psis import NUM_DRAWS
 from .._misc import as_key, as_whole
 from .._run.fit_result import Fit
+from .._target.threads import one_thread
 from .evidence import gather
 from .text import as_text
 from .verdict import judge
@@ -110,6 +111,8 @@ def report(
       be close in every parameter, and its weights few.)
     - for every parameter the Pareto $\hat{k}$ of its contributions $w (x - m)^2$ is below
       0.8, and the standard errors of mean and standard deviation below 15 %;
+    - the target is not the same with other signs of all parameters, one, or two of them,
+      where the family is on one side only (as of the loadings of a factor model);
     - where draws are not corrected, as after ADVI, the family's own means are within 0.2
       standard deviations and its standard deviations within 25 % of the weighted ones;
     - not fewer than two starts came to rest at the answer if any did elsewhere;
@@ -165,7 +168,8 @@ def report(
         raise ValueError(f"`fit` must be a `vi.Fit`, but it is a {type(fit).__name__}.")
     num_draws, key = as_whole("num_draws", num_draws, 100), as_key(key)
     num_starts = as_whole("num_starts", num_starts, 0)
-    evidence = gather(fit, key, num_draws, num_starts)
+    with one_thread(fit.target):
+        evidence = gather(fit, key, num_draws, num_starts)
     verdict = judge(evidence)
     diagnosis, scores = verdict.diagnosis, evidence.scores
     starts = evidence.own_starts or evidence.found_starts

@@ -69,6 +69,13 @@ def _problems(evidence: Evidence, diagnosis: Diagnosis) -> list[str]:
             "The particles are further from the target than as many independent draws "
             "would be, by their kernel Stein discrepancy."
         )
+    if evidence.mirrored:
+        names = listed(f"`{name}`" for name in evidence.mirrored)
+        out.append(
+            f"With the other sign of {names} the target is the same, but the answer is "
+            "on one side only: half of the mass or more is missing. If both sides mean "
+            "the same, constrain a sign, e.g. by a positive support."
+        )
     if evidence.num_left > 0:
         out.append(
             f"A part of the rows has {evidence.num_left + 1} modes with mass, of which "

@@ -22,6 +22,7 @@ from .._misc import as_flag, as_key, as_whole, is_any_array, is_traced, is_trace
 from .._nested.coordinates import names_of
 from .._target.probe import HostProbe
 from .._target.target import Target
+from .._target.threads import one_thread
 from .options import Options
 from .results import name_of
 from .resume import resumed
@@ -202,7 +203,8 @@ class Fit(eqx.Module, Generic[F]):
         num_draws, key = as_whole("num_draws", num_draws, 1), as_key(key)
         proposal = heavy_tailed(family) if proposal is None else proposal
         probe = HostProbe(problem.target)
-        return draw_corrected(family, proposal, probe, num_draws, key, origin)
+        with one_thread(problem.target):
+            return draw_corrected(family, proposal, probe, num_draws, key, origin)
 
     @property
     def proposal(self) -> AbstractFamily | None:

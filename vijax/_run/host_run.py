@@ -17,6 +17,7 @@ from .._method.base import AbstractAskTell, AbstractOnHost, Recipe
 from .._misc import as_arrays, float_dtype, is_any_array, on_device
 from .._target.probe import HostProbe
 from .._target.target import Target
+from .._target.threads import one_thread
 from .base import AbstractRun
 from .history import History
 from .start import build, TRIES
@@ -97,7 +98,8 @@ class HostRun(AbstractRun):
         for _ in range(num_steps):
             if self.is_met or self.has_failed:
                 return
-            new, loss = self._stepped()
+            with one_thread(self.problem.target):
+                new, loss = self._stepped()
             # As in a compiled run, what is recorded counts when the step does.
             self.history.add_losses(np.array([loss], self._dtype), self.num_steps)
             if self.problem.track and int(new.num_steps) % self.problem.track_every == 0:

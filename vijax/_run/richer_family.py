@@ -46,6 +46,7 @@ from .._misc import float_dtype, on_device
 from .._nested.stages import has_answer
 from .._objective.stick_the_landing import StickTheLanding
 from .._target.probe import HostProbe
+from .._target.threads import one_thread
 from .base import AbstractRun
 from .history import History
 from .host import conduct, kind_of, write_last
@@ -112,7 +113,7 @@ class _Stages:
         key = key_for(fit.problem.key, _JUDGING)
         bar = ProgressBar(num_draws, show=self.options.show, unit="draw")
         bar.note("importance sampling")
-        with Interruption() as interruption:
+        with Interruption() as interruption, one_thread(fit.target):
             probe = HostProbe(fit.target, lambda: _between(probe, bar, interruption))
             try:
                 return judge(proposal, probe, key, num_draws)
@@ -264,10 +265,11 @@ def _covers(nested: Any, fit: Any, log_evidence: float) -> bool:
         for loc, tril, elbo in zip(*gaussians, strict=True):
             if elbo > log_evidence - stages.NEGLIGIBLE:
                 looks.append((Elliptical(loc, tril), NUM_LOOKED // 16))
-    for number, (place, num_draws) in enumerate(looks):
-        x, log_q = place.draw(seed.generator(number), num_draws)
-        if misses_mass(own, log_evidence, x, log_q, probe(x).log_p):
-            return False
+    with one_thread(fit.target):
+        for number, (place, num_draws) in enumerate(looks):
+            x, log_q = place.draw(seed.generator(number), num_draws)
+            if misses_mass(own, log_evidence, x, log_q, probe(x).log_p):
+                return False
     return True
 
 
