@@ -147,6 +147,12 @@ def test_globals_that_are_named(getkey):
     fit = vi.fit(target, method, key=getkey(), progress=False)
     assert fit.globals == ("mean", "scales")
     assert vi.report(fit, key=getkey()).effective > 0.4
+    # All of them: nothing but importance sampling.
+    method = vi.Nested(globals=["v", "x"])
+    fit = vi.fit(funnel(1), method, key=getkey(), progress=False)
+    assert isinstance(fit.family, vi.Mixture)
+    assert fit.globals == ("x", "v")
+    assert vi.report(fit, key=getkey()).effective > 0.1
     with pytest.raises(ValueError, match="`globals` names `tau`, but the parameters are"):
         vi.fit(target, vi.Nested(globals=["tau"]), key=getkey(), progress=False)
     with pytest.raises(ValueError, match="`globals` must be a list of names"):

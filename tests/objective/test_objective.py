@@ -38,7 +38,7 @@ def test_value_and_gradient_are_unbiased(make, family, getkey):
         loss = lambda q: make(make_key)(key, q, target)
         return eqx.filter_value_and_grad(loss)(start)
 
-    value, grads = jax.vmap(estimate)(jr.split(getkey(), 50))
+    value, grads = jax.jit(jax.vmap(estimate))(jr.split(getkey(), 50))
     exact = lambda q: _exact(loc, scale, q)
     true_value, true_grads = eqx.filter_value_and_grad(exact)(start)
     pairs = zip(jax.tree.leaves(grads), jax.tree.leaves(true_grads), strict=True)
@@ -66,7 +66,7 @@ def test_gradient_is_unbiased_under_batches_of_rows(make, getkey):
         return eqx.filter_grad(lambda q: objective(key, q, seen))(start)
 
     keys = jr.split(getkey(), 300)
-    grads = jax.vmap(lambda key: estimate(target, key))(keys).loc
+    grads = jax.jit(jax.vmap(lambda key: estimate(target, key)))(keys).loc
     exact = jnp.array([-jnp.sum(y)])  # (41 mu - sum y) at mu = 0.
     stderr = jnp.std(grads, axis=0) / 300**0.5
     assert jnp.all(jnp.abs(jnp.mean(grads, axis=0) - exact) < 5 * stderr)
@@ -96,7 +96,8 @@ def test_sticking_the_landing_has_no_variance_at_the_optimum_of_full_rank(getkey
 def test_more_draws_mean_less_variance(getkey):
     target, family = diagonal_target(), vi.MeanField(jnp.zeros(DIM), scale=1.0)
     keys = jr.split(getkey(), 4_000)
-    spread = lambda n: jnp.var(jax.vmap(lambda k: vi.ELBO(n)(k, family, target))(keys))
+    values = lambda n: jax.vmap(lambda k: vi.ELBO(n)(k, family, target))
+    spread = lambda n: jnp.var(jax.jit(values(n))(keys))
     assert 12 < spread(1) / spread(16) < 21
 
 

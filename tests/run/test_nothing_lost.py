@@ -165,7 +165,7 @@ def test_every_place(make, every, error, small, tmp_path):
 
 @pytest.mark.parametrize(
     "every",
-    [41, pytest.param(1, marks=pytest.mark.slow)],
+    [97, pytest.param(5, marks=pytest.mark.slow)],
 )
 def test_every_place_where_globals_are_found(every, fewer, tmp_path):
     target, path = funnel(), tmp_path / "run.npz"

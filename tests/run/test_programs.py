@@ -166,7 +166,7 @@ def test_the_reports_own_search_and_trajectories_compile_nothing():
 def test_a_flow_takes_three_programs_more_and_its_report_one():
     def log_density(params):  # A banana.
         x, y = params["x"], params["y"]
-        return -0.5 * x**2 / 4 - 0.5 * ((y - x**2) / 0.3) ** 2
+        return -0.5 * x**2 - 0.5 * ((y - x**2) / 0.3) ** 2
 
     warm()
     target = vi.from_log_density(log_density, {"x": vi.Param(), "y": vi.Param()})

@@ -35,6 +35,8 @@ class Nested(AbstractOnHost):
     compiles anything but the target. The weights of its draws are those of the joint
     density, so that no approximation hides.
 
+    Losses are negative ELBOs until the Gaussian is found, then negative log evidences.
+
     The default goes on with it by itself wherever weights of the Gaussian are poor, up to
     300 coordinates. The name `"nested"` stands for it. It needs the host: inside
     `jax.jit` there is only `"auto"`, which does without it.

@@ -217,9 +217,9 @@ def explore(
     )
     log_weights = pool.log_p - _log_proposals(state.parts, pool.g)
     log_evidence = np.logaddexp.reduce(log_weights) - np.log(len(log_weights))
-    state = state._replace(pool=pool, loss=np.asarray(-log_evidence))
     if not np.isfinite(log_evidence):
         return _without_answer(state)
+    state = state._replace(pool=pool, loss=np.asarray(-log_evidence))
     weights = np.exp(log_weights - np.max(log_weights))
     weights /= weights.sum()
     if 1 / np.sum(weights**2) < _FEWEST_EFFECTIVE:

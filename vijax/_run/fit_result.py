@@ -14,12 +14,12 @@ from .._draws.draws import Draws
 from .._draws.importance_correction import corrected as draw_corrected
 from .._draws.proposal import heavy_tailed
 from .._family.base import AbstractFamily, has_moment
-from .._family.nested_gaussian import NestedGaussian
 from .._family.point_estimates import PointEstimates
 from .._loop.base import AbstractStop, Problem, Progress
 from .._method.base import AbstractMethod, F, label, State
 from .._misc import as_flag, as_key, as_whole, is_any_array, is_traced, is_tracer
 from .._nested.coordinates import names_of
+from .._nested.stages import has_answer, NestedState
 from .._target.probe import HostProbe
 from .._target.target import Target
 from .._target.threads import one_thread
@@ -139,10 +139,10 @@ class Fit(eqx.Module, Generic[F]):
     def globals(self) -> tuple[str, ...]:
         """The parameters, or entries of these, that a nested answer has as globals: given
         them the others are nearly Gaussian. None of another answer."""
-        family = self.family
-        if not isinstance(family, NestedGaussian):
+        fit = self if self.before is None else self.before
+        if not (isinstance(fit.state, NestedState) and has_answer(fit.state)):
             return ()
-        return names_of(self.target, family.which)
+        return names_of(fit.target, fit.state.chosen.tolist())
 
     def draw(self, num_draws: int, *, key: Key, corrected: bool | None = None) -> Draws:
         """Draw from the fitted family.
