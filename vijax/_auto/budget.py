@@ -17,6 +17,8 @@ FLOW_STEPS, MORE_STEPS, FLOW_DRAWS = 2_000, 4_000, 64
 # What that takes, with the draws that judge it; and at first those of before.
 FLOW_EVALUATIONS = FLOW_STEPS * FLOW_DRAWS + 2 * NUM_DRAWS
 MORE_EVALUATIONS = MORE_STEPS * FLOW_DRAWS + NUM_DRAWS
+# What globals take at most, or nearly, with the draws that judge them.
+NESTED_EVALUATIONS = 40_000
 # Beyond, matrices of the locals at many points take too long.
 _MOST_NESTED_DIM = 300
 # Beyond, a step's matrices cost more than the flow was seen to bring.

@@ -17,6 +17,7 @@ from .._auto.budget import (
     FLOW_STEPS,
     MORE_EVALUATIONS,
     MORE_STEPS,
+    NESTED_EVALUATIONS,
     suits_a_flow,
     suits_nesting,
 )
@@ -150,7 +151,9 @@ class _Stages:
             if not is_poor(second, by_weights=False):
                 self._keep(_settled(heavier))
                 return
-        if not suits_nesting(fit.target.dim) or left < 1:
+        most, made = fit.problem.method.max_evaluations, int(fit.state.num_evaluations)
+        can_nest = suits_nesting(fit.target.dim) and made + NESTED_EVALUATIONS <= most
+        if not can_nest or left < 1:
             self._with_flow(fit, left, first)
             return
         make_fit = functools.partial(type(fit), before=fit)
