@@ -203,9 +203,10 @@ def test_the_file_and_then_its_folder_are_on_the_disk(fit, tmp_path, monkeypatch
 def test_a_disk_that_fills_up_between_two_stages_keeps_the_fit(
     tmp_path, getkey, monkeypatch
 ):
-    # Weights that are poor, for once, and a flow that does not fit into the budget.
+    # Weights that are poor, for once, and nothing else that fits into the budget.
     monkeypatch.setattr("vijax._run.richer_family.is_poor", lambda *_, **__: True)
     monkeypatch.setattr("vijax._run.richer_family.suits_a_flow", lambda *_: False)
+    monkeypatch.setattr("vijax._run.richer_family.suits_nesting", lambda *_: False)
     full = OSError(errno.ENOSPC, "No space left on device")
 
     def save(path, fit):
