@@ -80,6 +80,8 @@ WITHIN: dict[str, tuple[str, ...]] = {
     "_nested": (
         "coordinates curvature restart split t_mixture",
         "conditional curvature_change",
+        "state",
+        "design marginal",
     ),
     "_method": ("auto",),
     "_run": (

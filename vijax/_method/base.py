@@ -178,15 +178,18 @@ class AbstractOnHost(AbstractMethod):
         """The family that is moved, as a state has it."""
 
     def init(self, key: Key, family: AbstractFamily, target: Target) -> State:
-        raise ValueError(
-            f"`vi.{type(self).__name__}` needs the host, so it cannot be used inside "
-            '`jax.jit`, `jax.vmap` or the like, nor inside another method. "auto" can.'
-        )
+        raise self._is_traced()
 
     def step(
         self, key: Key, family: F, target: Target, state: State
     ) -> tuple[F, State, Scalar]:
-        raise NotImplementedError
+        raise self._is_traced()
+
+    def _is_traced(self) -> ValueError:
+        return ValueError(
+            f"`vi.{type(self).__name__}` needs the host, so it cannot be used inside "
+            '`jax.jit`, `jax.vmap` or the like, nor inside another method. "auto" can.'
+        )
 
 
 def start_wide(self: AbstractMethod, key: Key, loc: Point) -> AbstractFamily:

@@ -13,7 +13,7 @@ from .._family.base import AbstractFamily
 from .._misc import as_names, as_whole, float_dtype
 from .._nested import stages
 from .._nested.coordinates import coordinates_of
-from .._nested.stages import NestedState
+from .._nested.state import NestedState
 from .._target.probe import HostProbe
 from .._target.target import Target
 from .auto import Auto

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from .._auto.judgement import are_covered
+from .._auto.judgement import are_covered, SECOND_LOOK
 from .._auto.stages import agreement, AutoState
 from .._custom_types import Key
 from .._diagnostic.base import Estimate
@@ -29,7 +29,7 @@ from .._family.point_estimates import PointEstimates
 from .._keys import key_for, split_key
 from .._method.auto_next import AutoNext, AutoNextState
 from .._misc import float_dtype
-from .._nested.stages import NestedState
+from .._nested.state import NestedState
 from .._run.fit_result import Fit
 from .._run.results import name_of
 from .._target.given import given
@@ -45,8 +45,8 @@ _SIGNING, _STARTING, _MOVING = 0x516, 0x57A7, 0x30E
 _ENOUGH_STARTS = 4
 # Beyond, the search for modes holds matrices that are too large.
 _MOST_DIM = 1_000
-# Where the k-hat of a quantity may be too large, so many times the draws decide.
-_UNSURE, _SECOND_LOOK = 0.6, 4
+# Where the k-hat of a quantity may be too large, more draws decide.
+_UNSURE = 0.6
 # Draws at which the scores of both densities are compared.
 _SCORE_DRAWS = 256
 
@@ -175,7 +175,7 @@ def _weighed(
     diagnosis = diagnose(proposed(proposal, probe, num_draws, key))
     if diagnosis.worst_khat > _UNSURE and not diagnosis.has_few:
         # A k-hat is known to a tenth only, and of many one is large by chance.
-        num_draws *= _SECOND_LOOK
+        num_draws *= SECOND_LOOK
         diagnosis = diagnose(proposed(proposal, probe, num_draws, key))
     return diagnosis
 
