@@ -29,6 +29,7 @@ FLOORS: tuple[dict[str, str], ...] = (
     {
         "_method": "public methods, one a file",
         "_diagnostic": "functions of draws, one a file",
+        "_survey": "more starts, for modes that nobody has seen",
     },
     {"_auto": "the default: stages, modes, what comes next"},
     {
@@ -84,13 +85,14 @@ WITHIN: dict[str, tuple[str, ...]] = {
         "design marginal",
     ),
     "_method": ("auto",),
+    "_survey": ("climb rest starts",),
     "_run": (
         "files",
         "archive interrupt results progress_bar checks method_names points history",
         "checkpoint start options",
         "explain",
         "compiled_run host_run",
-        "host",
+        "host surveyed",
         "richer_family started",
         "auto_batches",
         "resume",

@@ -265,6 +265,12 @@ def entry_names(name: str, shape: tuple[int, ...]) -> list[str]:
     return [f"{name}[{', '.join(map(str, i))}]" if i else name for i in indices]
 
 
+def call_method(module: eqx.Module, name: str, *args: Any) -> Any:
+    """`module.name(*args)`, from the host. Equinox makes a module of each method that is
+    looked up, which takes longer than a step of a small model."""
+    return getattr(type(module), name)(module, *args)
+
+
 def is_any_array(leaf: Any) -> bool:
     """Whether `leaf` is an array of JAX, or of NumPy."""
     return eqx.is_array(leaf) or isinstance(leaf, np.ndarray)

@@ -105,7 +105,8 @@ def test_a_good_advi_fit_is_trusted(getkey):
     report = vi.report(fit, key=getkey())
     assert report.trustworthy
     # It has no starts of its own, so that the report looks for other modes.
-    assert (report.num_agreeing, report.num_apart) == (8, 0)
+    assert report.num_agreeing >= 8
+    assert report.num_apart == 0
     assert report.other_share == 0
     assert report.num_evaluations is None
     assert all(abs(q.mean_error) < 0.1 for q in report.quantities)
@@ -126,26 +127,23 @@ def test_a_fit_that_is_far_off_is_not_trusted(getkey):
 
 @pytest.mark.slow
 def test_a_mode_that_one_start_found_among_others_is_not_trusted(getkey):
-    # Five narrow bumps, so that four starts come to rest at several of them, and more
-    # often than not the best one is found once or never. Weights see only their own bump.
+    # Five narrow bumps, so that starts come to rest at several of them, and the best one
+    # is found late or never. Weights see only their own bump.
     def log_density(params):
         x = params["x"]
         height = jnp.array([0.0, 30.0, 60.0, 90.0, 120.0])
         place = jnp.array([0.0, -1.7, 1.7, -30.0, 5.0])
         return jax.nn.logsumexp(height + norm.logpdf(x[0], place, 0.02))
 
-    num_flagged = 0
+    num_right = 0
     for i in range(8):
         fit = fitted(log_density, 1, jr.fold_in(getkey(), i), vi.Auto(4))
         report = vi.report(fit, key=getkey())
-        assert report.num_agreeing is not None
-        assert report.num_apart is not None
-        alone = report.num_agreeing < 2 and report.num_apart > 0
+        is_right = abs(fit.draw(100, key=getkey()).x.mean() - 5.0) < 0.1
         assert report.khat < 0.5
-        assert report.trustworthy == (not alone)
-        assert alone == any("came to rest elsewhere" in p for p in report.problems)
-        num_flagged += alone
-    assert num_flagged >= 3
+        assert is_right or not report.trustworthy
+        num_right += int(is_right)
+    assert num_right >= 4
 
 
 def two_modes(params):
@@ -153,14 +151,14 @@ def two_modes(params):
     return jnp.logaddexp(left, jnp.log(0.7) - 0.5 * jnp.sum((params["x"] - 6) ** 2))
 
 
-@pytest.mark.parametrize(
-    "method",
-    [pytest.param(vi.Auto(1), marks=pytest.mark.slow), "advi"],
-    ids=["one start", "advi"],
-)
-def test_a_mode_that_the_fit_has_missed_is_reported(method, getkey):
+@pytest.mark.parametrize("kind", [pytest.param("traced", marks=pytest.mark.slow), "advi"])
+def test_a_mode_that_the_fit_has_missed_is_reported(kind, getkey):
     # Whichever mode the fit is at, its weights are perfect.
-    fit = fitted(two_modes, 2, getkey(), method)
+    if kind == "traced":
+        target = vi.from_log_density(two_modes, {"x": vi.Param(2)})
+        fit = jax.jit(lambda key: vi.fit(target, vi.Auto(1), key=key))(getkey())
+    else:
+        fit = fitted(two_modes, 2, getkey(), kind)
     report = vi.report(fit, key=getkey())
     assert report.khat < 0.5
     assert report.effective > 0.8

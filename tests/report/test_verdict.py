@@ -79,6 +79,12 @@ FAULTS = {
     ),
     "elsewhere": ({"own_starts": Starts(1, 2)}, "2 starts came to rest elsewhere, and 1"),
     "a mode": ({"found_starts": Starts(7, 1, 0.3)}, "about 30 % of the mass"),
+    "unseen": (
+        {"own_starts": Starts(60, 0, 0.0, 0.08)},
+        "8 % of the starts led to modes",
+    ),
+    "not followed": ({"own_starts": Starts(60, 9, 0.2)}, "not followed, hold about 20 %"),
+    "nowhere": ({"own_starts": Starts(0, 0)}, "No start came to rest"),
     "discrepancy": ({"kernel_stein_discrepancy": discrepancy(0.001)}, "Stein"),
     "left": ({"num_left": 1}, "has 2 modes with mass"),
     "mirrored": (
@@ -103,6 +109,8 @@ def test_each_fault_is_one_problem(name):
         {"own_starts": Starts(2, 5)},
         {"own_starts": None, "found_starts": Starts(0, 8, 0.005)},
         {"own_starts": None},
+        {"own_starts": Starts(60, 4, 0.004, 0.03)},
+        {"own_starts": Starts(0, 0), "found_starts": Starts(4, 0)},
         {"kernel_stein_discrepancy": discrepancy(0.01)},
         {"result": "max_steps"},
     ],

@@ -17,6 +17,8 @@ FLOW_STEPS, MORE_STEPS, FLOW_DRAWS = 2_000, 4_000, 64
 # What that takes, with the draws that judge it; and at first those of before.
 FLOW_EVALUATIONS = FLOW_STEPS * FLOW_DRAWS + 2 * NUM_DRAWS
 MORE_EVALUATIONS = MORE_STEPS * FLOW_DRAWS + NUM_DRAWS
+# What more starts take at most, and the ascents that they lead to.
+SURVEY_EVALUATIONS = 60_000
 # What globals take at most, or nearly, with the draws that judge them.
 NESTED_EVALUATIONS = 40_000
 # Beyond, matrices of the locals at many points take too long.
@@ -54,3 +56,9 @@ def for_the_gaussian(max_evaluations: int, dim: int) -> int:
     kept = FLOW_EVALUATIONS + MORE_EVALUATIONS, FLOW_EVALUATIONS, 0
     most = _KEPT_PART * max_evaluations
     return max_evaluations - next(part for part in kept if part <= most)
+
+
+def for_nesting(max_evaluations: int, made: int) -> int:
+    """What globals may come to in all, after so many: a flow that may follow has room."""
+    left = max_evaluations - FLOW_EVALUATIONS
+    return left if made + NESTED_EVALUATIONS <= left else max_evaluations

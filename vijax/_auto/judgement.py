@@ -1,5 +1,9 @@
 """What comes next in the default: are the weights good enough, is the flow better?"""
 
+from typing import Any
+
+import equinox as eqx
+import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
@@ -8,6 +12,7 @@ from .._draws.diagnosis import diagnose, Diagnosis
 from .._draws.importance_correction import proposed
 from .._draws.psis import NUM_DRAWS
 from .._family.base import AbstractFamily
+from .._misc import float_dtype
 from .._target.probe import HostProbe
 
 
@@ -73,8 +78,14 @@ def are_covered(
     """Where a family, of that log evidence by its own weights, has about as much mass as
     the target has. A mode that it misses has far less. (On the host.)"""
     on_host = family.on_host()
-    assert on_host is not None
-    return log_p - on_host.log_prob(x) - log_evidence < _MISSED
+    log_q = _densities(family, x) if on_host is None else on_host.log_prob(x)
+    return log_p - np.asarray(log_q, np.float64) - log_evidence < _MISSED
+
+
+@eqx.filter_jit
+def _densities(family: AbstractFamily, x: Any) -> Array:
+    x = x.astype(float_dtype(family))
+    return jax.lax.map(family.log_prob, x, batch_size=64)
 
 
 def misses_mass(

@@ -11,8 +11,8 @@ from .._family.full_rank import FullRank
 from .._family.mixture import Mixture
 
 
-# The most modes that are looked into.
-_MAX_MODES = 4
+# The most modes that are looked into at first, and in the end; and numbers of these.
+_FIRST_MODES, _MAX_MODES, _MOST_NUMBERS = 4, 64, 2_000_000
 # After so many that turned out to be known ones, no others are expected.
 _MAX_MERGED = 2
 # A mode with a smaller part of the mass than this is left out of the answer.
@@ -24,6 +24,11 @@ _SMALLEST_WEIGHT = 0.05
 def squared_radius(dim: int) -> float:
     """The squared distance, in standard deviations, within which a Gaussian's mass is."""
     return dim + 4 * (2 * dim) ** 0.5 + 8
+
+
+def most_modes(dim: int) -> int:
+    """The most modes that are kept in so many dimensions."""
+    return max(_FIRST_MODES, min(_MAX_MODES, _MOST_NUMBERS // dim**2))
 
 
 class Gaussians(NamedTuple):
@@ -52,15 +57,19 @@ class Modes(NamedTuple):
     num_merged: Int[AnyArray, ""]
 
     @property
+    def _room(self) -> int:
+        return self.gaussians.loc.shape[0]
+
+    @property
     def known(self) -> Bool[AnyArray, " modes"]:
         """Which of the places hold a mode."""
         xp = namespace(self.gaussians.loc)
-        return xp.arange(_MAX_MODES, dtype=xp.int32) < self.num_modes
+        return xp.arange(self._room, dtype=xp.int32) < self.num_modes
 
     @property
     def wants_more(self) -> Bool[AnyArray, ""]:
         """Whether another one may be looked for."""
-        return (self.num_modes < _MAX_MODES) & (self.num_merged < _MAX_MERGED)
+        return (self.num_modes < self._room) & (self.num_merged < _MAX_MERGED)
 
     def coordinates(
         self, x: Float[AnyArray, "points dim"]
@@ -99,16 +108,34 @@ class Modes(NamedTuple):
         at_rest = pull < 1 + 1e-3 * self._squared_distances(x)
         return xp.any(at_rest & self.known[:, None], axis=0) & ~self.are_near(x)
 
+    def are_same(self, loc: AnyArray, tril: AnyArray) -> Bool[AnyArray, " modes"]:
+        """Which modes a Gaussian is near to that are near to it: a narrow one may be
+        where a wide one has its mass."""
+        xp, dim = namespace(loc), loc.size
+        theirs = self._squared_distances(loc[None])[:, 0]
+        own = xp.sum(solve_lower(tril, (self.gaussians.loc - loc[None]).T) ** 2, axis=0)
+        return (xp.maximum(theirs, own) < squared_radius(dim)) & self.known
+
+    def with_room(self, count: int) -> "Modes":
+        """The same with room for so many at least. (On the host.)"""
+        more = max(count - self._room, 0)
+        loc, tril, elbo = self.gaussians
+        empty = no_gaussians(more, loc[0])
+        grown = [
+            np.concatenate(pair) for pair in zip((loc, tril, elbo), empty, strict=True)
+        ]
+        return self._replace(gaussians=Gaussians(*grown))
+
     def including(self, loc: AnyArray, tril: AnyArray, elbo: AnyArray) -> "Modes":
-        """With one more, unless it is near a known one."""
+        """With one more, unless it is the same as a known one."""
         xp, old = namespace(loc), self.gaussians
-        place = xp.minimum(self.num_modes, _MAX_MODES - 1)
+        place = xp.minimum(self.num_modes, self._room - 1)
         added = Gaussians(
             set_at(old.loc, place, loc),
             set_at(old.tril, place, tril),
             set_at(old.elbo, place, elbo),
         )
-        is_new = ~self.are_near(loc[None])[0]
+        is_new = ~xp.any(self.are_same(loc, tril))
         return Modes(
             choose(is_new, added, old),
             self.num_modes + is_new.astype(xp.int32),
@@ -123,13 +150,13 @@ class Modes(NamedTuple):
         weights = np.exp(elbo - np.max(elbo))
         kept = np.flatnonzero(weights > _SMALLEST_PART)
         weights = weights[kept] / np.sum(weights[kept])
-        return kept, np.maximum(weights, _SMALLEST_WEIGHT)
+        return kept, np.maximum(weights, min(_SMALLEST_WEIGHT, 0.2 / len(kept)))
 
 
 def no_modes(loc: Float[AnyArray, " dim"]) -> Modes:
     """None found yet."""
     zero = namespace(loc).zeros((), np.int32)
-    return Modes(no_gaussians(_MAX_MODES, loc), zero, zero)
+    return Modes(no_gaussians(_FIRST_MODES, loc), zero, zero)
 
 
 def as_mixture(

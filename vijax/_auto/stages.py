@@ -22,9 +22,20 @@ _CHECK_DRAWS = 8
 # Ends whose log density or ELBO is so many nats below the best one's hold no mass.
 NEGLIGIBLE = 20.0
 # Ends at the same optimum differ by less, in nats.
-_SAME = 0.5
+SAME = 0.5
 # No posterior is as wide as this, on the unconstrained scale.
-_ENDLESS = 1e12
+ENDLESS = 1e12
+
+
+class Survey(NamedTuple):
+    """What more starts came to, after the first stage: how many of all came to rest, and
+    how many of these at no mode of the answer; how many modes with mass one start led to;
+    the part of the mass at modes that were not followed. Zeros where nobody looked."""
+
+    num_starts: Int[AnyArray, ""]
+    num_apart: Int[AnyArray, ""]
+    num_once: Int[AnyArray, ""]
+    left: Float[AnyArray, ""]
 
 
 class AutoState(NamedTuple):
@@ -42,6 +53,7 @@ class AutoState(NamedTuple):
     loss: Float[AnyArray, ""]
     # Whether draws take heavier tails for their weights, which `vi.fit` finds out.
     heavier: Bool[AnyArray, ""]
+    survey: Survey
 
 
 def num_lanes(num_starts: int) -> int:
@@ -52,6 +64,7 @@ def num_lanes(num_starts: int) -> int:
 def begin(half: AnyArray, loc: AnyArray, tril: AnyArray, num_starts: int) -> AutoState:
     """The state before the first step, from half of the base noise."""
     xp, nobody = namespace(loc), no_gaussians(num_starts, loc)
+    zero = xp.zeros((), xp.int32)
     return AutoState(
         stage=xp.full((), SEARCH, xp.int32),
         paths=quasi_newton.begin(loc, spread_starts(mirrored(half), num_starts)),
@@ -61,9 +74,10 @@ def begin(half: AnyArray, loc: AnyArray, tril: AnyArray, num_starts: int) -> Aut
         ascent=natural_gradient.begin(loc, tril),
         modes=no_modes(loc),
         tried=xp.zeros(num_starts, bool),
-        num_evaluations=xp.zeros((), xp.int32),
+        num_evaluations=zero,
         loss=xp.full((), xp.inf, loc.dtype),
         heavier=xp.array(False),
+        survey=Survey(zero, zero, zero, xp.zeros((), loc.dtype)),
     )
 
 
@@ -124,7 +138,7 @@ def _ends_as_tried(state: AutoState) -> Bool[AnyArray, " paths"]:
     xp, z = namespace(state.paths.x), state.modes.coordinates(state.paths.x)
     gaps = xp.sum((z[:, :, None] - z[:, None, :]) ** 2, axis=3)
     close = (gaps < state.ascent.loc.size) & state.modes.known[:, None, None]
-    level = xp.abs(state.paths.log_p[:, None] - state.paths.log_p) < _SAME
+    level = xp.abs(state.paths.log_p[:, None] - state.paths.log_p) < SAME
     return xp.any(xp.any(close, axis=0) & level & state.tried, axis=1)
 
 
@@ -220,7 +234,7 @@ def _tell_ascend(half: AnyArray, state: AutoState, probes: Probes) -> AutoState:
     elbo = natural_gradient.batch_elbo(e, state.ascent, probes)
     loss = xp.where(xp.isfinite(elbo), -elbo, state.loss).astype(elbo.dtype)
     # Where the density does not fall, the Gaussian grows and grows: a failed step.
-    endless = xp.max(xp.abs(ascent.tril)) > _ENDLESS
+    endless = xp.max(xp.abs(ascent.tril)) > ENDLESS
     state = state._replace(ascent=ascent, loss=xp.where(endless, xp.nan, loss))
     return cond(ascent.done, _settle, lambda state: state, state)
 

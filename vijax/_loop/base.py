@@ -3,6 +3,7 @@
 import abc
 import dataclasses
 from collections.abc import Callable
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -73,7 +74,7 @@ def replace_target(problem: Problem, target: Target) -> Problem:
     return dataclasses.replace(problem, target=target)
 
 
-class Progress(eqx.Module):
+class Progress(NamedTuple):
     """What one step hands to the next: all that an exact resume needs."""
 
     family: AbstractFamily

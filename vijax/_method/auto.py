@@ -25,12 +25,15 @@ class Auto(AbstractAskTell):
     Quasi-Newton paths from several starts; the best Gaussian on them by its ELBO; from
     there natural gradients of the ELBO, with as many draws as a stable answer takes.
     Where paths end apart and none of the ends is negligible, each is followed, and the
-    answer is a mixture. It ends by itself. Where importance weights are poor,
-    [`vijax.fit`][] then tries heavier tails for them, up to 15 coordinates; a few globals
-    by importance sampling and the others nearly Gaussian given these, up to 300
-    coordinates, as [`vijax.Nested`][] does (not inside `jax.jit`); and a small flow, up
-    to 300, which it trains for longer if it must. `fit.draw` corrects draws by these
-    weights. The name `"auto"`, the default, stands for it.
+    answer is a mixture. It ends by itself. [`vijax.fit`][] then looks for more modes (not
+    inside `jax.jit`) from starts around the answer, at its images under changes of signs
+    and labels, and anywhere, until by Good and Turing few starts would lead to modes that
+    nobody has seen. Where importance weights are poor, it tries heavier tails for them,
+    up to 15 coordinates; a few globals by importance sampling and the others nearly
+    Gaussian given these, up to 300 coordinates, as [`vijax.Nested`][] does (not inside
+    `jax.jit`); and a small flow, up to 300, which it trains for longer if it must.
+    `fit.draw` corrects draws by these weights. The name `"auto"`, the default, stands for
+    it.
 
     Where steps see batches of the data, this is done with a part of the rows, whose
     likelihood stands for all; then stochastic gradients with all the rows move the

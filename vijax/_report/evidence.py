@@ -133,7 +133,7 @@ def gather(fit: Fit, key: Key, num_draws: int, num_starts: int) -> Evidence:
             ends = moved(family, probe, plain, scores.worst, key_for(key, _MOVING))
     own = _own_starts(fit, weights.log_evidence)
     found = None
-    if own is None and num_starts > 0 and target.dim <= _MOST_DIM:
+    if not _is_surveyed(fit) and num_starts > 0 and target.dim <= _MOST_DIM:
         found = search_for_modes(
             probe,
             x,
@@ -204,20 +204,30 @@ def _history(fit: Fit) -> AutoState | None:
     return state if isinstance(state, AutoState) else None
 
 
+def _is_surveyed(fit: Fit) -> bool:
+    """Whether the method itself has looked for modes from all around the answer."""
+    state = _history(fit)
+    return state is not None and int(state.survey.num_starts) > 0
+
+
 def _own_starts(fit: Fit, log_evidence: float) -> Starts | None:
     state = _history(fit)
     if state is None or state.tried.size < _ENOUGH_STARTS:
         return None
-    near, apart = agreement(state)
-    if not isinstance(fit.state, NestedState):
-        return Starts(near, apart)
-    # Optima that the Gaussian is not at may be in the answer all the same.
-    ended = np.asarray(state.paths.converged)
-    x, log_p = (np.asarray(v)[ended] for v in (state.paths.x, state.paths.log_p))
-    if len(x) == 0 or fit.proposal is None:
-        return Starts(near, apart)
-    covered = are_covered(fit.proposal, log_evidence, x, log_p)
-    return Starts(int(covered.sum()), min(apart, int((~covered).sum())))
+    survey = jax.tree.map(np.asarray, state.survey)
+    num_starts, apart = int(survey.num_starts), int(survey.num_apart)
+    near, unseen = num_starts - apart, int(survey.num_once) / max(num_starts, 1)
+    if num_starts == 0:
+        near, apart = agreement(state)
+    if isinstance(fit.state, NestedState) and fit.proposal is not None:
+        # Optima that the Gaussian is not at may be in the answer all the same, and paths
+        # that climb for ever may be within it.
+        paths = jax.tree.map(np.asarray, state.paths)
+        finite = np.isfinite(paths.log_p)
+        x, log_p, ended = (v[finite] for v in (paths.x, paths.log_p, paths.converged))
+        covered = are_covered(fit.proposal, log_evidence, x, log_p)
+        near, apart = int(covered.sum()), min(apart, int((~covered & ended).sum()))
+    return Starts(near, apart, float(survey.left), unseen)
 
 
 def _log_evidence(plain: Draws, diagnosis: Diagnosis) -> Estimate:

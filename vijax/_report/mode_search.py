@@ -7,15 +7,19 @@ from jaxtyping import Bool, Float
 
 from .._arrays import cholesky, solve_lower
 from .._auto.modes import squared_radius
-from .._auto.stages import spread_starts
 from .._custom_types import Key
 from .._host_distributions import Elliptical
 from .._keys import Seed
-from .._linalg import equilibrated_cholesky, mirrored, triangular_root
-from .._solver import curvature, quasi_newton
+from .._linalg import equilibrated_cholesky, triangular_root
+from .._nested.coordinates import numbers_of
+from .._solver import curvature
+from .._survey.climb import climb, Ends
+from .._survey.starts import around, images, spread
 from .._target.probe import HostProbe
 
 
+# So many times as many starts are around the draws as anywhere.
+_AROUND = 4
 # How many of the ends elsewhere are looked at more closely.
 _MOST = 3
 # Ends whose log densities differ by less than this are the same, most likely.
@@ -23,58 +27,57 @@ _SAME = 0.5
 
 
 class Starts(NamedTuple):
-    """How many starts came to rest where the answer is, and elsewhere; and the part of
-    the mass at the best place elsewhere, as far as that was looked at."""
+    """How many starts came to rest where the answer is, and elsewhere; the part of the
+    mass elsewhere, as far as that was looked at; and about the part of the starts that
+    would lead to modes which nobody has seen."""
 
     num_near: int
     num_apart: int
     other_share: float = 0.0
-
-
-class _Ends(NamedTuple):
-    paths: quasi_newton.Paths
-    near: Bool[np.ndarray, " starts"]
-    apart: Bool[np.ndarray, " starts"]
+    unseen: float = 0.0
 
 
 def _search(
     probe: HostProbe, x: Float[np.ndarray, "draws dim"], key: Key, num_starts: int
-) -> _Ends:
-    seed, dim = Seed(key), x.shape[1]
-
-    def others(step: int) -> np.ndarray:
-        half = seed.generator(step).standard_normal(((num_starts + 1) // 2, dim))
-        return spread_starts(mirrored(half), num_starts)
-
-    initial = np.asarray(probe.target.model.initial(), np.float64)
-    paths, step = quasi_newton.begin(initial, others(0)), 0
-    while not np.all(paths.done):
-        step += 1
-        probes = probe(quasi_newton.ask(paths))
-        with np.errstate(all="ignore"):
-            paths = quasi_newton.tell(others(step), paths, probes)
+) -> tuple[Ends, Bool[np.ndarray, " starts"]]:
+    """Where starts came to rest, and whether that is where the draws are."""
+    generator, dim = Seed(key).generator(0), x.shape[1]
     loc = np.mean(x, axis=0)
     root = equilibrated_cholesky((x - loc).T @ (x - loc) / len(x), 1e-4)
-    z = Elliptical(loc, root).inside(paths.x)
-    near = np.sum(z**2, axis=1) < squared_radius(dim)
-    return _Ends(paths, paths.converged & near, paths.converged & ~near)
+    many = lambda part: np.broadcast_to(part, (_AROUND * num_starts, *part.shape))
+    places, signs = images(numbers_of(probe.target))
+    reflected = loc[places] * signs
+    log_p = probe(reflected).log_p
+    is_far = np.sum(Elliptical(loc, root).inside(reflected) ** 2, axis=1)
+    order = np.argsort(np.where(is_far < squared_radius(dim), np.inf, -log_p))
+    initial = np.asarray(probe.target.model.initial(), np.float64)[None]
+    starts = [
+        initial,
+        spread(generator, num_starts - 1, dim),
+        around(generator, many(loc), many(root)),
+        reflected[order[: num_starts // 2]],
+    ]
+    starts = np.concatenate(starts)
+    ends = climb(probe, starts, lambda: spread(generator, len(starts), dim), loc, root)
+    z = Elliptical(loc, root).inside(ends.x)
+    return ends, np.sum(z**2, axis=1) < squared_radius(dim)
 
 
-def _log_evidence(probe: HostProbe, paths: quasi_newton.Paths, i: int) -> float:
+def _log_evidence(probe: HostProbe, ends: Ends, i: int) -> float:
     """By Laplace's approximation at the end of a path; NaN where that is no maximum."""
     with np.errstate(all="ignore"):
-        root = quasi_newton.gaussians(paths)[1][i]
+        root = ends.tril[i]
         width = np.array(curvature.width_for(float(np.finfo(probe.dtype).eps)))
         # The path's own idea of the curvature is a unit for the first look only.
         for _ in range(2):
-            probes = probe(curvature.around(paths.x[i], root, width))
+            probes = probe(curvature.around(ends.x[i], root, width))
             found = curvature.curvature(probes.score, root, width)
             factor = cholesky(found)
             if not np.all(probes.finite) or not np.all(np.isfinite(factor)):
                 return np.nan
             root = triangular_root(solve_lower(factor, root.T).T)
     log_det = np.sum(np.log(np.diagonal(root)))
-    return float(paths.log_p[i] + 0.5 * len(root) * np.log(2 * np.pi) + log_det)
+    return float(ends.log_p[i] + 0.5 * len(root) * np.log(2 * np.pi) + log_det)
 
 
 def search_for_modes(
@@ -93,10 +96,11 @@ def search_for_modes(
     - `x`: draws of the approximation.
     - `log_evidence`: the evidence that the approximation accounts for.
     - `key`: randomness of the starts. Keyword only.
-    - `num_starts`: how many. Keyword only.
+    - `num_starts`: how many anywhere; there are four times as many around the draws.
+        Keyword only.
     """
-    ends = _search(probe, x, key, num_starts)
-    places, log_p = np.flatnonzero(ends.apart), ends.paths.log_p
+    ends, is_near = _search(probe, x, key, num_starts)
+    places, log_p = np.flatnonzero(ends.converged & ~is_near), ends.log_p
     places = places[np.argsort(-log_p[places])]
     share, last, looked = 0.0, np.inf, 0
     for i in places:
@@ -105,7 +109,7 @@ def search_for_modes(
         if last - log_p[i] < _SAME:
             continue
         last, looked = log_p[i], looked + 1
-        mass = _log_evidence(probe, ends.paths, int(i)) - log_evidence
+        mass = _log_evidence(probe, ends, int(i)) - log_evidence
         if np.isfinite(mass):
             share = max(share, float(1 / (1 + np.exp(-np.clip(mass, -700, 700)))))
-    return Starts(int(ends.near.sum()), len(places), share)
+    return Starts(int(np.sum(ends.converged & is_near)), len(places), share)

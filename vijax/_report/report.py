@@ -133,8 +133,9 @@ def report(
     - `key`: randomness. Keyword only.
     - `num_draws`: how many draws are weighed: four times as many where the $\hat{k}$ of
         some parameter is above 0.6, since it is known to a tenth only. Keyword only.
-    - `num_starts`: from how many points modes are searched for, where the method looked
-        from fewer than four and there are not more than 1,000 coordinates; 0 for none.
+    - `num_starts`: from how many points anywhere modes are searched for, with four times
+        as many around the draws; 0 for none. Not where the fit itself has looked all
+        around, as the default does outside of `jax.jit`, nor beyond 1,000 coordinates.
         Keyword only.
 
     **Returns:**

@@ -4,6 +4,7 @@ import dataclasses
 
 from .._draws.diagnosis import Diagnosis, Quantity
 from .._misc import listed
+from .._survey.survey import UNSEEN
 from .evidence import Evidence
 
 
@@ -120,6 +121,22 @@ def _of_modes(evidence: Evidence) -> list[str]:
         out.append(
             f"{own.num_apart} starts came to rest elsewhere, and {own.num_near} where "
             "the answer is: there may be a better mode that none has found."
+        )
+    known = [starts for starts in (own, found) if starts is not None]
+    if known and not any(starts.num_near + starts.num_apart for starts in known):
+        out.append(
+            "No start came to rest: nothing is known of modes that may be missing."
+        )
+    if own is not None and own.other_share > _SHARE:
+        out.append(
+            f"Modes that were found, but not followed, hold about "
+            f"{100 * own.other_share:.0f} % of the mass, by their rough Gaussians. "
+            "`vi.Auto(max_evaluations=...)` may be too small."
+        )
+    if own is not None and own.unseen > UNSEEN:
+        out.append(
+            f"About {100 * own.unseen:.0f} % of the starts led to modes that no other "
+            "start led to: most likely there are more, which none has found."
         )
     if found is not None and found.other_share > _SHARE:
         out.append(

@@ -10,7 +10,7 @@ import os
 import pathlib
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, IO, NamedTuple
 
 import jax
@@ -230,15 +230,23 @@ def _array(part: bytes, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> n
     return array
 
 
+class Varies(NamedTuple):
+    """By their names: which arrays may have any shape with as many axes, which any
+    length, and which a file of an earlier version does not have."""
+
+    in_shape: Callable[[str], bool]
+    in_length: Callable[[str], bool]
+    is_new: Callable[[str], bool]
+
+
 def fill_in(
     stored: Stored,
     fixed: PyTree,
     growing: PyTree,
     context: dict,
-    any_shape: str | None = None,
+    varies: Varies,
 ) -> tuple[PyTree, PyTree]:
-    """The arrays of a file, in the places of `fixed` and `growing`. Those whose names
-    begin with `any_shape` may have any shapes with as many axes.
+    """The arrays of a file, in the places of `fixed` and `growing`.
 
     **Raises:** `ValueError` if they do not match, or are not as they are described.
     """
@@ -257,17 +265,21 @@ def fill_in(
         if there != here:
             refuse(name, there or "absent", here or "absent")
     described = {name: _describe(leaf.dtype, leaf.shape) for name, leaf in like.items()}
+    absent = {name for name in like if name not in stored.leaves and varies.is_new(name)}
     for name in [*stored.leaves, *like]:
-        if name not in like or name not in stored.leaves:
+        if (name not in like or name not in stored.leaves) and name not in absent:
             there = stored.leaves.get(name, "absent")
             refuse(f"`{name}`", there, described.get(name, "absent"))
     parts = dict(zip(stored.leaves, stored.arrays, strict=True))
     out = []
     for i, (name, leaf) in enumerate(like.items()):
+        if name in absent:
+            out.append(leaf)
+            continue
         there, shape = stored.leaves[name], leaf.shape
-        if any_shape is not None and name.startswith(any_shape):
+        if varies.in_shape(name):
             shape = _shape(there, len(shape)) or shape
-        elif i >= num_fixed:
+        elif i >= num_fixed or varies.in_length(name):
             shape = (_num_rows(there), *shape[1:])
         dtype = leaf.dtype
         if isinstance(leaf, np.ndarray) and there == _describe("float32", shape):

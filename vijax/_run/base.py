@@ -12,6 +12,7 @@ from .._custom_types import Key, Point
 from .._family.base import AbstractFamily
 from .._loop.base import MAX_NONFINITE, Problem, Progress
 from .._method.base import Recipe
+from .._misc import call_method
 from .._target.target import Target
 from .history import History
 
@@ -103,13 +104,13 @@ class AbstractRun(abc.ABC):
     @property
     def is_over(self) -> bool:
         """Whether the method has nothing left to do."""
-        done = self.problem.method.done(self._progress.state)
+        done = call_method(self.problem.method, "done", self._progress.state)
         return done is not None and bool(done)
 
     @property
     def doing(self) -> str:
         """What the run is at, in a word or two."""
-        return self.problem.method.doing(self._progress.state)
+        return call_method(self.problem.method, "doing", self._progress.state)
 
     @property
     def losses(self) -> np.ndarray:

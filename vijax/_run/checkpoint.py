@@ -20,6 +20,9 @@ from .files import as_path
 BEFORE = "the method before"
 # How the names of the arrays of a method's state begin.
 STATE = "[0][0].state"
+# What those of the modes of the default have in them, of which there may be more, and of
+# what more starts came to, which it did not have at first.
+MODES, SURVEY = ".modes.gaussians.", ".survey."
 
 
 def parts_of(fit: Any) -> tuple[PyTree, PyTree, dict[str, str]]:

@@ -1,6 +1,6 @@
 """A run that is driven from the host, in NumPy."""
 
-import dataclasses
+import functools
 from typing import Any
 
 import equinox as eqx
@@ -14,7 +14,7 @@ from .._keys import Seed
 from .._loop.base import AbstractStop, Problem, Progress
 from .._loop.chunk import no_records, observe
 from .._method.base import AbstractAskTell, AbstractOnHost, Recipe
-from .._misc import as_arrays, float_dtype, is_any_array, on_device
+from .._misc import as_arrays, call_method, float_dtype, is_any_array, on_device
 from .._target.probe import HostProbe
 from .._target.target import Target
 from .._target.threads import one_thread
@@ -37,9 +37,11 @@ class HostRun(AbstractRun):
         self._dtype = float_dtype(progress.family)
         self._seed = Seed(problem.key)
         self._known: HostProbe | None = None
+        # The first step, where it was made to see how it goes.
+        self._first: tuple[Target, Progress, float] | None = None
         keep = progress.stop_state
-        wide = _widened(dataclasses.replace(progress, stop_state=None))
-        self._progress = dataclasses.replace(wide, stop_state=keep)
+        wide = _widened(progress._replace(stop_state=None))
+        self._progress = wide._replace(stop_state=keep)
         self._dtypes = [x.dtype for x in jax.tree.leaves(wide.state)]
 
     @classmethod
@@ -76,9 +78,9 @@ class HostRun(AbstractRun):
     @property
     def progress(self) -> Progress:
         now = self._progress
-        rest = dataclasses.replace(now, state=None, stop_state=None)
+        rest = now._replace(state=None, stop_state=None)
         moved = on_device(rest, self._dtype)
-        return dataclasses.replace(moved, state=now.state, stop_state=now.stop_state)
+        return moved._replace(state=now.state, stop_state=now.stop_state)
 
     @property
     def longest(self) -> int:
@@ -92,40 +94,47 @@ class HostRun(AbstractRun):
         return self._known
 
     def begins_well(self) -> bool:
-        return int(self._stepped()[0].num_skipped) == 0
+        self._first = self.problem.target, *self._stepped()
+        return int(self._first[1].num_skipped) == 0
 
     def advance(self, num_steps: int) -> None:
-        for _ in range(num_steps):
-            if self.is_met or self.has_failed:
-                return
-            with one_thread(self.problem.target):
-                new, loss = self._stepped()
-            # As in a compiled run, what is recorded counts when the step does.
-            self.history.add_losses(np.array([loss], self._dtype), self.num_steps)
-            if self.problem.track and int(new.num_steps) % self.problem.track_every == 0:
-                self._track(new)
-            self._progress = new
+        with one_thread(self.problem.target):
+            for _ in range(num_steps):
+                if self.is_met or self.has_failed:
+                    return
+                self._advance()
+
+    def _advance(self) -> None:
+        first, self._first = self._first, None
+        if first is None or first[0] is not self.problem.target:
+            new, loss = self._stepped()
+        else:
+            _, new, loss = first
+        # As in a compiled run, what is recorded counts when the step does.
+        self.history.add_losses(np.array([loss], self._dtype), self.num_steps)
+        if self.problem.track and int(new.num_steps) % self.problem.track_every == 0:
+            self._track(new)
+        self._progress = new
 
     def _stepped(self) -> tuple[Progress, float]:
         """The progress after one step more, and its loss."""
         old, method = self._progress, self.problem.method
+        call = functools.partial(call_method, method)
         num_steps = old.num_steps + np.int32(1)
         # Each step's noise comes from its own number, so that resuming changes nothing.
         generator = self._seed.generator(int(num_steps))
         with np.errstate(all="ignore"):
             if isinstance(method, AbstractAskTell):
-                noise = generator.standard_normal(method.step_noise(old.family.dim))
-                x, count = method.ask(noise, old.state)
+                noise = generator.standard_normal(call("step_noise", old.family.dim))
+                x, count = call("ask", noise, old.state)
                 probes = self.probe(x, int(count))
-                state, loss = method.tell(noise, old.state, probes)
+                state, loss = call("tell", noise, old.state, probes)
             else:
-                assert isinstance(method, AbstractOnHost)
-                state, loss = method.advance(generator, old.state, self.probe)
-            family = method.place(old.family, state)
+                state, loss = call("advance", generator, old.state, self.probe)
+            family = call("place", old.family, state)
         self.is_compiled, loss = True, float(loss)
         if not np.isfinite(loss) or not _all_finite(family, self._dtype):
-            skipped = dataclasses.replace(
-                old,
+            skipped = old._replace(
                 num_steps=num_steps,
                 num_skipped=old.num_skipped + np.int32(1),
                 num_nonfinite=old.num_nonfinite + np.int32(1),
@@ -143,7 +152,7 @@ class HostRun(AbstractRun):
             num_steps=num_steps,
             num_skipped=old.num_skipped,
             num_nonfinite=np.int32(0),
-            met=np.bool_(bool(met) or bool(method.done(state))),
+            met=np.bool_(bool(met) or bool(call("done", state))),
         )
         return new, loss
 

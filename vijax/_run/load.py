@@ -11,8 +11,8 @@ import numpy as np
 
 from .._family.base import AbstractFamily
 from .._method.base import AbstractOnHost
-from .archive import damaged, fill_in, read
-from .checkpoint import BEFORE, parts_of, STATE
+from .archive import damaged, fill_in, read, Varies
+from .checkpoint import BEFORE, MODES, parts_of, STATE, SURVEY
 from .files import as_path, check_no_other
 from .results import RESULTS
 from .richer_family import in_the_stage_of
@@ -70,9 +70,13 @@ def load(path: str | os.PathLike, *, like: T) -> T:
     method, before = stored.context.get("the method", ""), stored.context.get(BEFORE)
     fit = in_the_stage_of(fit, method, before)
     fixed, growing, context = parts_of(fit)
-    varies = isinstance(fit.problem.method, AbstractOnHost)
-    any_shape = STATE if varies else None
-    fixed, growing = fill_in(stored, fixed, growing, context, any_shape)
+    on_host = isinstance(fit.problem.method, AbstractOnHost)
+    varies = Varies(
+        in_shape=lambda name: on_host and name.startswith(STATE),
+        in_length=lambda name: MODES in name,
+        is_new=lambda name: SURVEY in name,
+    )
+    fixed, growing = fill_in(stored, fixed, growing, context, varies)
     return _rebuilt(file, fit, fixed, growing)
 
 

@@ -56,15 +56,15 @@ def resumed(
         check_method(method)
         check_can_estimate(method, problem.target)
         # What moves from now on is the whole answer, such as a mixture.
-        before = dataclasses.replace(before, family=fit.family)
+        before = before._replace(family=fit.family)
         problem = dataclasses.replace(problem, method=method)
     kind = kind_of(problem)
     if method is not None or not keeps_stop:
         fresh = kind.restart(problem, before)
         if method is not None:
-            before = dataclasses.replace(before, state=fresh.state)
+            before = before._replace(state=fresh.state)
         if not keeps_stop:
-            before = dataclasses.replace(before, stop_state=fresh.stop_state)
+            before = before._replace(stop_state=fresh.stop_state)
     made = int(fit.num_steps)
     tracked = jax.tree.map(np.asarray, (fit.trackers, fit.tracked_steps))
     run = kind(problem, before, History(np.asarray(fit.losses)[:made], *tracked))

@@ -15,6 +15,7 @@ from .._auto.budget import (
     FLOW_DRAWS,
     FLOW_EVALUATIONS,
     FLOW_STEPS,
+    for_nesting,
     MORE_EVALUATIONS,
     MORE_STEPS,
     NESTED_EVALUATIONS,
@@ -55,6 +56,7 @@ from .interrupt import Interruption
 from .options import Options
 from .progress_bar import ProgressBar
 from .results import as_fit_error, FitError, RESULTS
+from .surveyed import surveyed
 
 
 # Numbers that no method folds into the key of its steps.
@@ -66,7 +68,11 @@ def _flow_is_better(
 ) -> bool:
     modes = fit.state.modes
     elbos = np.asarray(modes.gaussians.elbo)[: int(modes.num_modes)]
-    return flow_is_better(after, np.asarray(flow.losses), before, elbos)
+    if not flow_is_better(after, np.asarray(flow.losses), before, elbos):
+        return False
+    # One flow of several modes may have come to some of these only.
+    several = len(modes.weighty()[0]) > 1
+    return not several or (after is not None and _covers(flow, fit, after.log_evidence))
 
 
 def with_richer_family(fit: Any, max_steps: int, options: Options) -> Any:
@@ -131,6 +137,7 @@ class _Stages:
         """Whatever comes next, with so many steps left."""
         method = self.fit.problem.method
         if isinstance(method, Auto) and not is_settled(self.fit):
+            self.fit = surveyed(self.fit, show=self.options.show)
             self._richer(self.fit, left)
         elif isinstance(method, Nested) and self.fit.before is not None:
             self._after_nested(self.fit, left)
@@ -256,11 +263,11 @@ class _Stages:
             self._keep(standing_on(longer, None))
 
 
-def _covers(nested: Any, fit: Any, log_evidence: float) -> bool:
-    """Whether a nested answer has all the mass that is known of: around modes, on paths,
+def _covers(richer: Any, fit: Any, log_evidence: float) -> bool:
+    """Whether a richer answer has all the mass that is known of: around modes, on paths,
     and where draws of the Gaussian are."""
-    state, method = jax.tree.map(np.asarray, fit.state), nested.problem.method
-    own = method.proposal(nested.progress.family, nested.state)
+    state, method = jax.tree.map(np.asarray, fit.state), richer.problem.method
+    own = method.proposal(richer.progress.family, richer.state)
     probe, seed = HostProbe(fit.target), Seed(key_for(fit.problem.key, _COVERING))
     wide = fit.problem.method.proposal(fit.progress.family, state).on_host()
     looks = [(wide, NUM_LOOKED)]
@@ -308,7 +315,8 @@ def _spent(fit: Any, num_evaluations: int) -> Any:
 
 def _begin_nested(fit: Any) -> AbstractRun:
     auto = fit.problem.method
-    method = Nested(num_starts=auto.num_starts, max_evaluations=auto.max_evaluations)
+    most = for_nesting(auto.max_evaluations, int(fit.state.num_evaluations))
+    method = Nested(num_starts=auto.num_starts, max_evaluations=most)
     method = eqx.tree_at(
         lambda m: m.before, method, fit.state, is_leaf=lambda x: x is None
     )

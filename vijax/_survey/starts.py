@@ -1,0 +1,94 @@
+"""Where starts that may lead to other modes are: around an answer, and at its images."""
+
+import itertools
+from collections.abc import Iterable
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from .._solver.quasi_newton import uniform_starts
+
+
+# So many standard deviations from an answer the next one may be; and at times so many.
+_NEAR, _FAR = (2.0, 10.0), (10.0, 1000.0)
+# One in so many starts is far.
+_OFTEN = 4
+# Images of an answer that are tried, and vectors whose entries may be labels.
+_MOST, _MOST_LABELS = 128, 16
+
+
+def around(
+    generator: np.random.Generator,
+    loc: Float[np.ndarray, "count dim"],
+    tril: Float[np.ndarray, "count dim dim"],
+) -> Float[np.ndarray, "count dim"]:
+    """A start around each of some Gaussians, two to ten standard deviations off, for a
+    quarter of them up to a thousand: half in all coordinates at once, half in one, which
+    the others follow."""
+    (count, dim), noise = loc.shape, generator.standard_normal(loc.shape)
+    far = np.arange(count) % _OFTEN == _OFTEN - 1
+    low, high = (np.where(far, f, n) for n, f in zip(_NEAR, _FAR, strict=True))
+    size = low * (high / low) ** generator.random(count)
+    sign = generator.choice([-1.0, 1.0], count)
+    which = generator.permuted(np.arange(count) % dim)
+    alone = generator.permutation(count) < count // 2
+    # One coordinate moves, and the others by their regression on it.
+    rows = tril[np.arange(count), which]
+    sds = np.sqrt(np.sum(rows**2, axis=1))
+    one = noise + (sign * size / sds)[:, None] * rows
+    z = np.where(alone[:, None], one, size[:, None] * noise)
+    return loc + np.einsum("nij,nj->ni", tril, z)
+
+
+def spread(
+    generator: np.random.Generator, count: int, dim: int
+) -> Float[np.ndarray, "count dim"]:
+    """Starts that know nothing: uniform in (-2, 2), every fourth in (-8, 8)."""
+    factor = np.where(np.arange(count) % _OFTEN == _OFTEN - 1, 4.0, 1.0)
+    return factor[:, None] * uniform_starts(generator.standard_normal((count, dim)))
+
+
+def images(
+    numbers: dict[str, np.ndarray],
+) -> tuple[Int[np.ndarray, "images dim"], Float[np.ndarray, "images dim"]]:
+    """What symmetries of models do to a point, on the unconstrained scale: which
+    coordinate is put at each place, and its sign.
+
+    Other signs of parameters, and of what belongs to one label in all of them; and two
+    labels that change places in all of them.
+    """
+    dim = sum(part.size for part in numbers.values())
+    places, signs = [], []
+
+    def add(place: np.ndarray | None, negative: Iterable) -> None:
+        sign = np.ones(dim)
+        for part in negative:
+            sign[np.ravel(part)] = -1.0
+        places.append(np.arange(dim) if place is None else place)
+        signs.append(sign)
+
+    names = list(numbers)
+    pairs = itertools.combinations(names, 2)
+    for several in itertools.islice([names, *([n] for n in names), *pairs], _MOST // 2):
+        add(None, [numbers[name] for name in several])
+    for parts in _labelled(numbers):
+        count = len(parts[0])
+        for first, second in itertools.combinations(range(count), 2):
+            place = np.arange(dim)
+            for part in parts:
+                place[part[first]], place[part[second]] = part[second], part[first]
+            add(place, [])
+        for label in range(count):
+            add(None, [part[label] for part in parts])
+    return np.array(places[:_MOST]), np.array(signs[:_MOST])
+
+
+def _labelled(numbers: dict[str, np.ndarray]) -> list[list[np.ndarray]]:
+    """The coordinates of parameters that have an axis of the same length, which is first
+    here, for each such length."""
+    lengths = {n for part in numbers.values() for n in part.shape}
+    out = []
+    for length in sorted(n for n in lengths if 2 <= n <= _MOST_LABELS):
+        having = [part for part in numbers.values() if length in part.shape]
+        out.append([np.moveaxis(p, p.shape.index(length), 0) for p in having])
+    return out
