@@ -98,7 +98,11 @@ WITHIN: dict[str, tuple[str, ...]] = {
         "resume",
         "fit_result",
     ),
-    "_report": ("mirror_images mode_search trajectories", "evidence", "verdict text"),
+    "_report": (
+        "mirror_images mode_search number_format trajectories",
+        "evidence",
+        "verdict text",
+    ),
 }
 
 _FLOOR_OF = {wing: -i for i, floor in enumerate(FLOORS) for wing in floor}

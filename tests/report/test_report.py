@@ -105,6 +105,7 @@ def test_a_good_advi_fit_is_trusted(getkey):
     report = vi.report(fit, key=getkey())
     assert report.trustworthy
     # It has no starts of its own, so that the report looks for other modes.
+    assert report.num_agreeing is not None
     assert report.num_agreeing >= 8
     assert report.num_apart == 0
     assert report.other_share == 0

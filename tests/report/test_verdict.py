@@ -11,6 +11,7 @@ import vijax as vi
 from vijax._draws.diagnosis import Diagnosis, Quantity
 from vijax._report.evidence import Evidence, Scores
 from vijax._report.mode_search import Starts
+from vijax._report.number_format import Rounding
 from vijax._report.trajectories import Moved
 from vijax._report.verdict import judge
 
@@ -84,6 +85,7 @@ FAULTS = {
         "8 % of the starts led to modes",
     ),
     "not followed": ({"own_starts": Starts(60, 9, 0.2)}, "not followed, hold about 20 %"),
+    "coarse": ({"rounding": Rounding(("a",), 0.0)}, "too coarse for `a`"),
     "nowhere": ({"own_starts": Starts(0, 0)}, "No start came to rest"),
     "discrepancy": ({"kernel_stein_discrepancy": discrepancy(0.001)}, "Stein"),
     "left": ({"num_left": 1}, "has 2 modes with mass"),
@@ -109,8 +111,10 @@ def test_each_fault_is_one_problem(name):
         {"own_starts": Starts(2, 5)},
         {"own_starts": None, "found_starts": Starts(0, 8, 0.005)},
         {"own_starts": None},
+        {"rounding": Rounding((), 2.0)},
         {"own_starts": Starts(60, 4, 0.004, 0.03)},
         {"own_starts": Starts(0, 0), "found_starts": Starts(4, 0)},
+        {"own_starts": Starts(0, 0), "globals": ("tau",)},
         {"kernel_stein_discrepancy": discrepancy(0.01)},
         {"result": "max_steps"},
     ],

@@ -36,6 +36,7 @@ from .._target.given import given
 from .._target.probe import HostProbe
 from .mirror_images import missing_image
 from .mode_search import search_for_modes, Starts
+from .number_format import Rounding, rounding
 from .trajectories import Moved, moved
 
 
@@ -82,6 +83,7 @@ class Evidence:
     - `estimates`: parameters that are numbers, which all the rest is given.
     - `mirrored`: parameters whose signs leave the target as it is, but not the family.
     - `globals`: those given which the others are nearly Gaussian, by a nested answer.
+    - `rounding`: how fine the target's numbers are, where the answer is.
     """
 
     result: str
@@ -100,6 +102,7 @@ class Evidence:
     estimates: tuple[str, ...] = ()
     mirrored: tuple[str, ...] = ()
     globals: tuple[str, ...] = ()
+    rounding: Rounding = Rounding((), 0.0)
 
 
 def gather(fit: Fit, key: Key, num_draws: int, num_starts: int) -> Evidence:
@@ -161,6 +164,7 @@ def gather(fit: Fit, key: Key, num_draws: int, num_starts: int) -> Evidence:
         estimates=estimates,
         mirrored=_mirrored(family, probe, x),
         globals=fit.globals,
+        rounding=rounding(probe, x),
     )
 
 

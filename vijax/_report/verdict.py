@@ -14,6 +14,8 @@ _ADVICE = (
 )
 # A mode with more of the mass than this moves means and standard deviations.
 _SHARE = 0.01
+# Rounding of the log density that costs draws, in nats.
+_NOISE = 0.5
 # A kernel Stein discrepancy that independent draws exceed so rarely is too large.
 _PVALUE = 0.002
 
@@ -63,6 +65,7 @@ def _problems(evidence: Evidence, diagnosis: Diagnosis) -> list[str]:
     if evidence.result == "nonfinite":
         out.append("The run failed: its steps were not finite.")
     out += _of_quantities(evidence, diagnosis)
+    out += _of_numbers(evidence, diagnosis)
     out += _of_modes(evidence)
     ksd = evidence.kernel_stein_discrepancy
     if ksd is not None and float(ksd.pvalue) < _PVALUE:
@@ -114,6 +117,23 @@ def _of_quantities(evidence: Evidence, diagnosis: Diagnosis) -> list[str]:
     return out
 
 
+def _of_numbers(evidence: Evidence, diagnosis: Diagnosis) -> list[str]:
+    coarse, noise = evidence.rounding
+    cure = '`jax.config.update("jax_enable_x64", True)` before the model is made'
+    if coarse:
+        names = listed((f"`{name}`" for name in coarse), most=4)
+        return [
+            f"The numbers are too coarse for {names}: neighboring ones are a good part "
+            f"of a standard deviation apart. Subtract a constant, or {cure} helps."
+        ]
+    if noise > _NOISE and (diagnosis.has_few or diagnosis.failing):
+        return [
+            f"The log density is rounded to about {noise:.1g} nats, which alone makes "
+            f"weights uneven: {cure} helps."
+        ]
+    return []
+
+
 def _of_modes(evidence: Evidence) -> list[str]:
     out = []
     own, found = evidence.own_starts, evidence.found_starts
@@ -123,7 +143,12 @@ def _of_modes(evidence: Evidence) -> list[str]:
             "the answer is: there may be a better mode that none has found."
         )
     known = [starts for starts in (own, found) if starts is not None]
-    if known and not any(starts.num_near + starts.num_apart for starts in known):
+    # Where others are given globals the density need not have a maximum at all.
+    if (
+        known
+        and not evidence.globals
+        and not any(starts.num_near + starts.num_apart for starts in known)
+    ):
         out.append(
             "No start came to rest: nothing is known of modes that may be missing."
         )

@@ -10,6 +10,9 @@ from .._solver import quasi_newton
 from .._target.probe import HostProbe, Probes
 
 
+# The most steps, which from a thousand standard deviations away takes: those of a density
+# without a maximum would never end.
+_LAST = 60
 # Once most paths are at rest, the others have so many times as long, and a few steps.
 _MOST, _LONGER, _AT_LEAST = 0.75, 2, 10
 
@@ -40,15 +43,15 @@ def climb(
     z = inside(starts)
     with np.errstate(all="ignore"):
         paths = quasi_newton.begin(z[0], z)
-        last = np.inf
+        last = _LAST
         while not np.all(paths.done) and paths.num_steps < last:
             # What is at rest need not be seen again.
             moving = ~paths.done
             probes = _seen(probe, quasi_newton.ask(paths), moving, loc, tril)
             instead = z if np.all(paths.found) else inside(others())
             paths = quasi_newton.tell(instead, paths, probes)
-            if np.mean(paths.done) >= _MOST and np.isinf(last):
-                last = _LONGER * paths.num_steps + _AT_LEAST
+            if np.mean(paths.done) >= _MOST and last == _LAST:
+                last = min(_LAST, _LONGER * paths.num_steps + _AT_LEAST)
         centers, roots = quasi_newton.gaussians(paths)
         x = loc + paths.x @ tril.T
         return Ends(x, paths.log_p, loc + centers @ tril.T, tril @ roots, paths.converged)

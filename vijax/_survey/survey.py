@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float
 
-from .._arrays import cholesky
+from .._arrays import cholesky, solve_lower
 from .._auto.budget import SURVEY_EVALUATIONS
 from .._auto.modes import most_modes, squared_radius
 from .._auto.stages import AutoState, ENDLESS, NEGLIGIBLE, SAME, Survey
@@ -111,15 +111,14 @@ class _Surveying:
         self._num_starts = int(count)
         self._optima: list[_Optimum] = []
         self._looked = 0
-        paths, best = state.paths, state.best
+        paths, best, first = state.paths, state.best, []
         for i in np.flatnonzero(paths.converged):
-            optimum = _Optimum(
-                paths.x[i], float(paths.log_p[i]), best.loc[i], best.tril[i]
-            )
+            optimum = _Optimum(paths.x[i], paths.log_p[i], best.loc[i], best.tril[i])
             optimum.elbo = float(best.elbo[i])
             if state.tried[i]:
                 optimum.mode = int(np.argmin(self._squares(optimum.x[None])))
-            self._add(optimum)
+            first.append(optimum)
+        self._take_in(first)
 
     @property
     def _num_modes(self) -> int:
@@ -201,9 +200,9 @@ class _Surveying:
         instead = self._seed.generator(_INSTEAD, number)
         others = lambda: spread(instead, len(starts), dim)
         ends = climb(self._probe, starts, others, loc[top], tril[top])
-        for i in np.flatnonzero(ends.converged):
-            x, log_p = ends.x[i], float(ends.log_p[i])
-            self._add(_Optimum(x, log_p, ends.loc[i], ends.tril[i]))
+        x, log_p, loc, tril, _ = (part[ends.converged] for part in ends)
+        parts = zip(x, log_p, loc, tril, strict=True)
+        self._take_in([_Optimum(*part) for part in parts])
         self._estimate(number)
         return self._follow()
 
@@ -247,10 +246,17 @@ class _Surveying:
         order = order[chosen[order] & np.isfinite(log_p[order])]
         return x[order[: self._num_starts // 4]]
 
+    def _inside(self, x: np.ndarray) -> np.ndarray:
+        """Points where each mode has mean zero and unit covariance, of shape
+        `(modes, points, dim)`."""
+        loc, tril, _ = self._modes.gaussians
+        known = range(self._num_modes)
+        return np.stack([solve_lower(tril[i], (x - loc[i]).T).T for i in known])
+
     def _squares(self, x: np.ndarray) -> np.ndarray:
         """The squared distance of each point to each mode, in its standard deviations, of
         shape `(modes, points)`."""
-        return np.sum(self._modes.coordinates(x)[: self._num_modes] ** 2, axis=2)
+        return np.sum(self._inside(x) ** 2, axis=2)
 
     def _log_known(self, x: np.ndarray) -> np.ndarray:
         """The log density of the known modes together."""
@@ -272,19 +278,25 @@ class _Surveying:
         part = int(self._parts_of(optimum.x[None], np.array([optimum.log_p]))[0])
         optimum.mode = None if part < 0 else part
 
-    def _add(self, new: _Optimum) -> None:
-        """One more path that came to rest."""
-        for old in self._optima:
-            if abs(old.log_p - new.log_p) < SAME and self._are_close(old.x, new.x):
-                old.times += new.times
-                return
-        if new.mode is None:
-            self._place(new)
-        self._optima.append(new)
-
-    def _are_close(self, x: np.ndarray, y: np.ndarray) -> bool:
-        z = self._modes.coordinates(np.stack([x, y]))[: self._num_modes]
-        return bool(np.any(np.sum((z[:, 0] - z[:, 1]) ** 2, axis=1) < len(x)))
+    def _take_in(self, new: list[_Optimum]) -> None:
+        """More paths that came to rest, some where others did."""
+        if not new:
+            return
+        x = np.stack([optimum.x for optimum in [*self._optima, *new]])
+        log_p = np.array([optimum.log_p for optimum in [*self._optima, *new]])
+        z, places = self._inside(x), list(range(len(self._optima)))
+        parts = self._parts_of(x, log_p)
+        for i, optimum in enumerate(new, start=len(places)):
+            gaps = np.sum((z[:, places] - z[:, [i]]) ** 2, axis=2)
+            close = np.any(gaps < x.shape[1], axis=0)
+            same = np.flatnonzero(close & (np.abs(log_p[places] - log_p[i]) < SAME))
+            if len(same):
+                self._optima[same[0]].times += optimum.times
+                continue
+            if optimum.mode is None and parts[i] >= 0:
+                optimum.mode = int(parts[i])
+            self._optima.append(optimum)
+            places.append(i)
 
     def _estimate(self, number: int) -> None:
         """The ELBO of the Gaussians of those that are a part of no mode."""
@@ -328,7 +340,7 @@ class _Surveying:
         if found is not None:
             optimum.x, optimum.log_p, optimum.tril = found
             optimum.loc, optimum.is_verified = found.x, True
-            self._add(optimum)
+            self._take_in([optimum])
 
     def _ascend(self, optimum: _Optimum) -> int | None:
         """The mode that natural gradients lead to from there."""
