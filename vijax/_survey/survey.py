@@ -170,7 +170,7 @@ class _Surveying:
         total = np.logaddexp.reduce([*self._elbos, *elbos])
         left = float(np.sum(np.exp(elbos - total)))
         made = int(self._state.num_evaluations) + self._probe.num_evaluations - self._made
-        num_apart = sum(optimum.times for optimum in self._apart)
+        num_apart = sum(o.times for o in self._apart if o.elbo > self._best - NEGLIGIBLE)
         counts = self._num_at_rest, num_apart, self._num_once
         at_rest, apart, once = (np.asarray(n, np.int32) for n in counts)
         return self._state._replace(
@@ -320,9 +320,13 @@ class _Surveying:
         before, num_merged = self._num_modes, 0
         for optimum in sorted(self._apart, key=lambda o: -o.elbo):
             known = self._num_modes
-            is_worth_it = optimum.elbo > self._best - NEGLIGIBLE
-            if not is_worth_it or self.is_spent or num_merged >= _MOST_MERGED:
+            # Where most starts end is a part of the answer, or there is a better one.
+            is_common = optimum.times > self._num_at_rest / 2
+            is_worth_it = optimum.elbo > self._best - NEGLIGIBLE or is_common
+            if self.is_spent or num_merged >= _MOST_MERGED:
                 break
+            if not is_worth_it:
+                continue
             self._place(optimum)
             if optimum.mode is None and not optimum.is_verified:
                 self._verify(optimum)
