@@ -89,7 +89,7 @@ def test_few_weights_but_a_close_family_are_trusted(getkey):
     assert "trajectories" in repr(report)
     assert all(abs(np.log(q.std / std)) < 0.15 for q in report.quantities)
     draws = fit.draw(4_000, key=getkey())
-    assert draws.origin["corrected"] == "trajectories"
+    assert draws.origin["corrected"] == fit.correction == "resample-move"
     assert draws.proposal is None
     with pytest.raises(ValueError, match="moved by trajectories"):
         _ = draws.log_weights

@@ -16,6 +16,7 @@ from .._diagnostic.kernel_stein_discrepancy import (
     kernel_stein_discrepancy,
     KernelSteinDiscrepancy,
 )
+from .._draws.correction import chosen_correction, IMPORTANCE, NONE, RESAMPLE_MOVE
 from .._draws.diagnosis import diagnose, Diagnosis, with_own_moments
 from .._draws.draw import drawn
 from .._draws.draws import Draws
@@ -132,8 +133,9 @@ def gather(fit: Fit, key: Key, num_draws: int, num_starts: int) -> Evidence:
     if family.has_density:
         gaps = _discrepancies(family, probe, x)
         scores = Scores(float(np.mean(gaps)), float(np.max(gaps)))
-        if weights.has_few:
-            ends = moved(family, probe, plain, scores.worst, key_for(key, _MOVING))
+        ends, weights = _by_the_procedure(
+            fit, family, proposal, probe, plain, scores, weights, key_for(key, _MOVING)
+        )
     own = _own_starts(fit, weights.log_evidence)
     found = None
     if not _is_surveyed(fit) and num_starts > 0 and target.dim <= _MOST_DIM:
@@ -206,6 +208,32 @@ def _history(fit: Fit) -> AutoState | None:
     state = fit.state
     state = state.before if isinstance(state, AutoNextState | NestedState) else state
     return state if isinstance(state, AutoState) else None
+
+
+def _by_the_procedure(
+    fit: Fit,
+    family: AbstractFamily,
+    proposal: AbstractFamily,
+    probe: HostProbe,
+    plain: Draws,
+    scores: Scores,
+    weights: Diagnosis,
+    key: Key,
+) -> tuple[Moved | None, Diagnosis]:
+    """What the procedure by which the fit corrects its draws comes to, if that is not by
+    weights alone; there weights say nothing, however many they happen to be worth."""
+    kind = fit.correction
+    if kind == IMPORTANCE or (kind == NONE and not weights.has_few):
+        return None, weights
+    if isinstance(fit.family, PointEstimates):
+        correction = chosen_correction(family, proposal, probe, key)
+    else:
+        correction = fit.found_correction()
+    parts = family, proposal, probe, correction
+    ends = moved(*parts, plain, scores.worst, key)
+    if kind == RESAMPLE_MOVE:
+        weights = dataclasses.replace(weights, fewest=np.inf)
+    return ends, weights
 
 
 def _is_surveyed(fit: Fit) -> bool:

@@ -15,7 +15,7 @@ def as_text(report: Any) -> str:
 
 
 def _headline(report: Any) -> str:
-    how = "importance" if report.acceptance is None else "trajectories"
+    how = "importance" if report.acceptance is None else "resample-move"
     what = (
         f"the draws of `fit.draw`, corrected by {how},"
         if report.corrected
@@ -60,8 +60,8 @@ def _lines(report: Any) -> list[str]:
         lines.append(f"  Given {names} the other coordinates are nearly Gaussian.")
     if report.acceptance is not None:
         lines.append(
-            "  These weights are too few. But Hamiltonian trajectories from draws of the "
-            f"family (accepted: {100 * report.acceptance:.0f} %) end where it is."
+            "  These weights are too few. But Hamiltonian trajectories "
+            f"(accepted: {100 * report.acceptance:.0f} %) end where the family is."
         )
     if report.num_agreeing is not None:
         lines.append(

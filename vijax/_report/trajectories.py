@@ -2,12 +2,11 @@
 
 import dataclasses
 
-import numpy as np
-
 from .._custom_types import Key
+from .._draws.correction import Correction, RESAMPLE_MOVE, resampled_and_moved
 from .._draws.diagnosis import diagnose_equal, Quantity, with_own_moments
 from .._draws.draws import Draws
-from .._draws.hamiltonian import carried, FEWEST_ACCEPTED
+from .._draws.hamiltonian import FEWEST_ACCEPTED
 from .._family.base import AbstractFamily
 from .._misc import on_device
 from .._target.probe import HostProbe
@@ -39,27 +38,33 @@ class Moved:
 
 def moved(
     family: AbstractFamily,
+    proposal: AbstractFamily,
     probe: HostProbe,
+    correction: Correction,
     plain: Draws,
     score_discrepancy: float,
     key: Key,
 ) -> Moved | None:
-    """Draws that trajectories have moved, or `None` where these would say nothing: in few
-    coordinates, with scores that are too different, or if they are not accepted.
+    """Draws that a procedure has moved, or `None` where these would say nothing: in few
+    coordinates, with scores that are too different, or if they are not accepted or have
+    not settled.
 
     **Arguments:**
 
     - `family`: what is judged.
+    - `proposal`: what draws are chosen from by weights.
     - `probe`: evaluates the target.
-    - `plain`: its draws.
+    - `correction`: the procedure.
+    - `plain`: draws of the family.
     - `score_discrepancy`: of the worst coordinate.
     - `key`: randomness.
     """
     # NaN is not below anything.
     if family.dim < _FEWEST_DIM or not score_discrepancy < _SCORE_DISCREPANCY:
         return None
-    x = np.asarray(plain.x, np.float64)[:_NUM_MOVED]
-    ends = carried(probe, family, x, key)
+    if correction.kind != RESAMPLE_MOVE or not correction.is_settled:
+        return None
+    ends = resampled_and_moved(family, proposal, probe, correction, _NUM_MOVED, key)
     if not ends.acceptance >= FEWEST_ACCEPTED:
         return None
     x, log_p = on_device((ends.x, ends.log_p), plain.x.dtype)

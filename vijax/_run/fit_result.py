@@ -9,12 +9,18 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from .._closures import Held
 from .._custom_types import Key, Params
+from .._draws.correction import (
+    chosen_correction,
+    corrected as corrected_draws,
+    Correction,
+    NONE,
+)
 from .._draws.draw import draw
 from .._draws.draws import Draws
-from .._draws.importance_correction import corrected as draw_corrected
 from .._draws.proposal import heavy_tailed
 from .._family.base import AbstractFamily, has_moment
 from .._family.point_estimates import PointEstimates
+from .._keys import key_for
 from .._loop.base import AbstractStop, Problem, Progress
 from .._method.base import AbstractMethod, F, label, State
 from .._misc import as_flag, as_key, as_whole, is_any_array, is_traced, is_tracer
@@ -27,6 +33,12 @@ from .._target.threads import one_thread
 from .options import Options
 from .results import name_of
 from .resume import resumed
+
+
+# A number that no method folds into the key of its steps.
+_CORRECTING = 0xC022
+# Where a fit keeps how its draws are corrected.
+_CORRECTION = "_known_correction"
 
 
 class Fit(eqx.Module, Generic[F]):
@@ -152,14 +164,16 @@ class Fit(eqx.Module, Generic[F]):
 
         - `num_draws`: how many draws.
         - `key`: randomness. Keyword only.
-        - `corrected`: whether the draws are corrected by importance: chosen with smoothed
-            weights from at least 4,096 draws of a family with heavier tails, which
-            brings them closer to the target than the family is. What they were chosen
-            from is `Draws.proposal`. Where the weights are worth less than a tenth of
-            the draws (a quarter of them in hundreds of dimensions), plain draws are moved
-            by a few trajectories of Hamiltonian Monte Carlo each, in the family's
-            coordinates.
-            Where neither is any help you get plain draws and a warning.
+        - `corrected`: whether the draws are corrected, by the procedure that
+            [`vijax.Fit.correction`][] names. `"importance"`: chosen with smoothed weights
+            from at least 4,096 draws of a family with heavier tails, which brings them
+            closer to the target than the family is. What they were chosen from is
+            `Draws.proposal`. `"resample-move"`, where the weights are worth less than a
+            tenth of the draws (a quarter of them in hundreds of dimensions): chosen so if
+            the weights are worth 20 draws, else plain, and then moved by rounds of four
+            trajectories of Hamiltonian Monte Carlo, in the family's coordinates, until
+            their moments settle: about twenty gradients a draw and round, at most six
+            rounds. `"none"`, where neither is any help: plain draws and a warning.
             `Draws.origin["corrected"]` says how it was done. Default: after `"auto"`,
             and not inside `jax.jit`. Keyword only.
 
@@ -181,9 +195,8 @@ class Fit(eqx.Module, Generic[F]):
             "result": name_of(self.result),
         }
         traced = is_traced(self, key)
-        proposal = None if traced else self.proposal
         if corrected is None:
-            corrected = proposal is not None
+            corrected = not traced and self.proposal is not None
         if not corrected:
             return draw(family, problem.target, num_draws, key=key, origin=origin)
         if traced:
@@ -202,10 +215,35 @@ class Fit(eqx.Module, Generic[F]):
                 "estimates are those of this family. Use `corrected=False`."
             )
         num_draws, key = as_whole("num_draws", num_draws, 1), as_key(key)
-        proposal = heavy_tailed(family) if proposal is None else proposal
-        probe = HostProbe(problem.target)
+        correction, probe = self.found_correction(), HostProbe(problem.target)
+        parts = family, self._weighed, probe, correction
         with one_thread(problem.target):
-            return draw_corrected(family, proposal, probe, num_draws, key, origin)
+            return corrected_draws(*parts, num_draws, key, origin)
+
+    @property
+    def correction(self) -> str:
+        """How [`vijax.Fit.draw`][] corrects its draws unless told otherwise, whatever
+        their number: `"importance"`, `"resample-move"`, or `"none"`. It is found out once
+        a fit, from 2,048 draws and where these are too few from trajectories."""
+        self._check_single()
+        return NONE if self.proposal is None else self.found_correction().kind
+
+    def found_correction(self) -> Correction:
+        """The procedure of draws that are corrected, the same each time."""
+        if _CORRECTION not in self.__dict__:
+            key = key_for(self.problem.key, _CORRECTING)
+            with one_thread(self.target):
+                parts = self.family, self._weighed, HostProbe(self.target)
+                found = chosen_correction(*parts, key)
+            # No part of the fit: what follows from it, and takes a while.
+            object.__setattr__(self, _CORRECTION, found)
+        return self.__dict__[_CORRECTION]
+
+    @property
+    def _weighed(self) -> AbstractFamily:
+        """What draws are chosen from where they are corrected."""
+        proposal = self.proposal
+        return heavy_tailed(self.family) if proposal is None else proposal
 
     @property
     def proposal(self) -> AbstractFamily | None:

@@ -370,6 +370,10 @@ class _Surveying:
         if np.any(same):
             squares = self._squares(ascent.loc[None])[:, 0]
             return int(np.argmin(np.where(same, squares, np.inf)))
+        if elbo < np.max(self._elbos) - _MATTERS:
+            # As in the neck of a funnel, where a density is high and its mass little.
+            optimum.elbo = -np.inf
+            return None
         grown = self._modes.with_room(self._num_modes + 1)
         self._modes = grown.including(ascent.loc, ascent.tril, elbo)
         return self._num_modes - 1
