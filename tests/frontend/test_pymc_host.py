@@ -241,6 +241,7 @@ def test_fits_find_what_the_native_model_has(method, getkey):
     assert vi.report(fit, key=getkey()).trustworthy
 
 
+@pytest.mark.slow
 def test_an_ode_is_fitted(getkey):
     fits = []
     for how in ("ode", "native"):

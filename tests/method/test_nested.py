@@ -98,6 +98,7 @@ def test_a_funnel_in_closed_form(getkey):
     assert float(fit.std["v"]) == pytest.approx(3, rel=0.1)
 
 
+@pytest.mark.slow
 def test_two_scales_against_a_grid(getkey):
     target = two_scales()
     fit = vi.fit(target, "nested", key=getkey(), progress=False)
@@ -124,7 +125,7 @@ def test_the_default_goes_on_with_it(getkey):
     assert jnp.array_equal(again.losses, fit.losses)
 
 
-@pytest.mark.parametrize("num_steps", [5, 1_000])
+@pytest.mark.parametrize("num_steps", [pytest.param(5, marks=pytest.mark.slow), 1_000])
 def test_resuming_is_going_on(num_steps, getkey, tmp_path):
     target, key = funnel(4), getkey()
     method = vi.Nested(num_starts=4)
@@ -141,6 +142,7 @@ def test_resuming_is_going_on(num_steps, getkey, tmp_path):
         assert eqx.tree_equal(resumed.family, whole.family)
 
 
+@pytest.mark.slow
 def test_globals_that_are_named(getkey):
     target = two_scales()
     method = vi.Nested(globals=["mean", "scales"])

@@ -111,8 +111,8 @@ def test_every_gradient_is_counted(getkey):
     jax.effects_barrier()
     num_evaluations = int(fit.state.num_evaluations)
     assert num_evaluations == 14 * int(fit.num_steps)
-    # Points come in blocks of eight, 14 make two; and the first step is made twice.
-    assert len(calls) == 16 * (int(fit.num_steps) + 1)
+    # Points come in blocks of eight, of which 14 make two.
+    assert len(calls) == 16 * int(fit.num_steps)
 
 
 def test_errors(getkey):

@@ -114,7 +114,7 @@ def test_it_finds_mean_and_standard_deviation(dim, least, getkey):
 @pytest.mark.parametrize("temperature", [1.0, 3.0])
 def test_the_linear_kernel_is_exact_on_a_gaussian(temperature, getkey):
     method = vi.SVGD(vi.LinearKernel(), num_particles=20, temperature=temperature)
-    fit = run(gaussian(), getkey(), method, max_steps=3_000)
+    fit = run(gaussian(), getkey(), method, max_steps=4_000)
     assert np.allclose(fit.mean["x"], CENTER, atol=2e-3)
     assert np.allclose(fit.family.covariance, temperature * CORRELATED, atol=2e-3)
 

@@ -163,6 +163,7 @@ def test_the_reports_own_search_and_trajectories_compile_nothing():
     assert all(abs(np.log(q.std)) < 0.1 for q in report.quantities)
 
 
+@pytest.mark.slow
 def test_a_flow_takes_three_programs_more_and_its_report_one():
     def log_density(params):  # A banana.
         x, y = params["x"], params["y"]

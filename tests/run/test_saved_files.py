@@ -71,6 +71,7 @@ def test_a_fit_of_an_earlier_version_goes_on(name, tmp_path):
     assert np.allclose(plain.x, draws, rtol=1e-2, atol=1e-2)
 
 
+@pytest.mark.slow
 def test_a_search_of_an_earlier_version_goes_on():
     # Its state was saved with 32 bits; the host drives it with 64 now.
     zero = np.zeros((), np.float32)

@@ -17,8 +17,7 @@ def test_starts_are_so_many_standard_deviations_off():
     loc = np.array([1.0, -2.0, 3.0])
     tril = np.array([[2.0, 0, 0], [1.0, 0.1, 0], [0.0, 3.0, 0.5]])
     generator = np.random.default_rng(0)
-    many = lambda part: np.broadcast_to(part, (count, *part.shape))
-    x = around(generator, many(loc), many(tril))
+    x = around(generator, loc[None], tril[None], np.zeros(count, int))
     z = np.linalg.solve(tril, (x - loc).T).T
     radius = np.sqrt(np.sum(z**2, axis=1))
     assert np.mean(radius < 2) < 0.12

@@ -4,7 +4,6 @@ import itertools
 
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
 import pytest
 from jax.scipy.special import logsumexp
@@ -77,24 +76,7 @@ def test_orders_of_labels(getkey):
     assert vi.report(fit, key=getkey()).trustworthy
 
 
-def test_a_funnel_far_away_is_not_forgotten(getkey):
-    # Neither has a mode. One of them alone has weights that look sound.
-    def funnel(v, x):
-        neck = norm.logpdf(v, 0.0, 3.0)
-        return neck + jnp.sum(norm.logpdf(x, 0.0, jnp.exp(v / 2)))
-
-    def log_density(params):
-        v, x = params["v"], params["x"]
-        return jnp.logaddexp(funnel(v, x), funnel(v, x - 300.0))
-
-    target = vi.from_log_density(log_density, {"x": vi.Param(3), "v": vi.Param()})
-    for key in jr.split(getkey(), 2):
-        fit = vi.fit(target, key=key, progress=False)
-        x = np.asarray(fit.draw(4_000, key=getkey()).params["x"])
-        part = np.mean(x.mean(axis=1) > 150)
-        assert abs(part - 0.5) < 0.1 or not vi.report(fit, key=getkey()).trustworthy
-
-
+@pytest.mark.slow
 def test_a_ridge_is_no_row_of_modes(getkey):
     # Paths along it seem to rest; a mixture of Gaussians there is trusted too soon.
     def log_density(params):

@@ -44,7 +44,7 @@ def _search(
     generator, dim = Seed(key).generator(0), x.shape[1]
     loc = np.mean(x, axis=0)
     root = equilibrated_cholesky((x - loc).T @ (x - loc) / len(x), 1e-4)
-    many = lambda part: np.broadcast_to(part, (_AROUND * num_starts, *part.shape))
+    which = np.zeros(_AROUND * num_starts, int)
     places, signs = images(numbers_of(probe.target))
     reflected = loc[places] * signs
     log_p = probe(reflected).log_p
@@ -54,7 +54,7 @@ def _search(
     starts = [
         initial,
         spread(generator, num_starts - 1, dim),
-        around(generator, many(loc), many(root)),
+        around(generator, loc[None], root[None], which),
         reflected[order[: num_starts // 2]],
     ]
     starts = np.concatenate(starts)

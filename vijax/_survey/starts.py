@@ -19,13 +19,15 @@ _MOST, _MOST_LABELS = 128, 16
 
 def around(
     generator: np.random.Generator,
-    loc: Float[np.ndarray, "count dim"],
-    tril: Float[np.ndarray, "count dim dim"],
+    loc: Float[np.ndarray, "gaussians dim"],
+    tril: Float[np.ndarray, "gaussians dim dim"],
+    around_which: Int[np.ndarray, " count"],
 ) -> Float[np.ndarray, "count dim"]:
-    """A start around each of some Gaussians, two to ten standard deviations off, for a
-    quarter of them up to a thousand: half in all coordinates at once, half in one, which
-    the others follow."""
-    (count, dim), noise = loc.shape, generator.standard_normal(loc.shape)
+    """Starts around some Gaussians, two to ten standard deviations off, for a quarter of
+    them up to a thousand: half in all coordinates at once, half in one, which the others
+    follow."""
+    count, dim = len(around_which), loc.shape[1]
+    noise = generator.standard_normal((count, dim))
     far = np.arange(count) % _OFTEN == _OFTEN - 1
     low, high = (np.where(far, f, n) for n, f in zip(_NEAR, _FAR, strict=True))
     size = low * (high / low) ** generator.random(count)
@@ -33,11 +35,13 @@ def around(
     which = generator.permuted(np.arange(count) % dim)
     alone = generator.permutation(count) < count // 2
     # One coordinate moves, and the others by their regression on it.
-    rows = tril[np.arange(count), which]
+    rows = tril[around_which, which]
     sds = np.sqrt(np.sum(rows**2, axis=1))
     one = noise + (sign * size / sds)[:, None] * rows
     z = np.where(alone[:, None], one, size[:, None] * noise)
-    return loc + np.einsum("nij,nj->ni", tril, z)
+    for i in np.unique(around_which):
+        z[around_which == i] = z[around_which == i] @ tril[i].T
+    return loc[around_which] + z
 
 
 def spread(

@@ -19,10 +19,10 @@ from .starts import around, images, spread
 
 
 # Starts of a round: with those of the first stage so many that of modes to which a start
-# in twenty leads none is missed but by a chance of a twentieth; less in high dimensions.
-_MOST_STARTS, _FEWEST_STARTS, _NUMBERS = 48, 16, 4_800
-# The most starts of all rounds, and images of each that are starts at most.
-_MOST_ROUNDS, _MOST_IMAGES = 5, 16
+# in twenty leads none is missed but by a chance of a twentieth; fewer in high dimensions
+# (there each holds a large matrix).
+_MOST_STARTS, _FEWEST_STARTS, _NUMBERS = 48, 4, 4_800
+_MOST_ROUNDS = 5
 # The part of the starts that may lead to modes which nobody has seen.
 UNSEEN = 0.05
 # So many nats below the best one a mode need not be seen.
@@ -218,7 +218,7 @@ class _Surveying:
         last = len(loc) - 1
         which = generator.integers(len(loc), size=count)
         which = np.where(generator.random(count) < 0.5, last, which)
-        return around(generator, loc[which], tril[which])
+        return around(generator, loc, tril, which)
 
     def _unexplained(self, generator: np.random.Generator) -> np.ndarray:
         """Of many points around modes, those of the highest density that no known mode
