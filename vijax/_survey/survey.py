@@ -22,9 +22,11 @@ from .starts import around, images, spread
 # in twenty leads none is missed but by a chance of a twentieth; fewer in high dimensions
 # (there each holds a large matrix).
 _MOST_STARTS, _FEWEST_STARTS, _NUMBERS = 48, 4, 4_800
-_MOST_ROUNDS = 5
+_MOST_ROUNDS = 12
 # The part of the starts that may lead to modes which nobody has seen.
 UNSEEN = 0.05
+# Where there are several modes others are likely: this part of so many starts.
+_UNSEEN_OF_MANY, _MANY = 0.01, 500
 # So many nats below the best one a mode need not be seen.
 _MATTERS = 10.0
 # What one ascent takes at most: so many times the fewest draws that it needs.
@@ -84,7 +86,7 @@ def survey(
     surveying = _Surveying(state, probe, seed, numbers, max_evaluations)
     for number in range(1, _MOST_ROUNDS + 1):
         grown = surveying.look(number)
-        if surveying.is_spent or (not grown and surveying.unseen <= UNSEEN):
+        if surveying.is_spent or (not grown and surveying.is_enough):
             break
     return surveying.result
 
@@ -147,6 +149,13 @@ class _Surveying:
     def unseen(self) -> float:
         """About the chance that the next start leads to a mode that nobody has seen."""
         return self._num_once / max(self._num_at_rest, 1)
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether few starts would lead to a mode that nobody has seen."""
+        if np.sum(self._elbos > self._best - _MATTERS) < 2:
+            return self.unseen <= UNSEEN
+        return self._num_at_rest >= _MANY and self.unseen <= _UNSEEN_OF_MANY
 
     @property
     def _num_at_rest(self) -> int:
