@@ -65,6 +65,7 @@ def small(monkeypatch):
     monkeypatch.setattr(natural_gradient, "_MAX_ITERATIONS", 5)
     # After so few, the neck of a funnel would be a second mode.
     monkeypatch.setattr(survey, "_ASCENT", 0)
+    monkeypatch.setattr(survey, "_SHORT_ASCENT", 0)
 
 
 @pytest.fixture

@@ -108,13 +108,16 @@ class Modes(NamedTuple):
         at_rest = pull < 1 + 1e-3 * self._squared_distances(x)
         return xp.any(at_rest & self.known[:, None], axis=0) & ~self.are_near(x)
 
-    def are_same(self, loc: AnyArray, tril: AnyArray) -> Bool[AnyArray, " modes"]:
-        """Which modes a Gaussian is near to that are near to it: a narrow one may be
-        where a wide one has its mass."""
+    def are_same(
+        self, loc: AnyArray, tril: AnyArray, *, both: bool = True
+    ) -> Bool[AnyArray, " modes"]:
+        """Which modes a Gaussian is near to that are near to it, since a narrow one may
+        be where a wide one has its mass; or if not `both`, one of the two."""
         xp, dim = namespace(loc), loc.size
         theirs = self._squared_distances(loc[None])[:, 0]
         own = xp.sum(solve_lower(tril, (self.gaussians.loc - loc[None]).T) ** 2, axis=0)
-        return (xp.maximum(theirs, own) < squared_radius(dim)) & self.known
+        worst = xp.maximum(theirs, own) if both else xp.minimum(theirs, own)
+        return (worst < squared_radius(dim)) & self.known
 
     def with_room(self, count: int) -> "Modes":
         """The same with room for so many at least. (On the host.)"""

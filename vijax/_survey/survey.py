@@ -29,8 +29,9 @@ UNSEEN = 0.05
 _UNSEEN_OF_MANY, _MANY = 0.01, 500
 # So many nats below the best one a mode need not be seen.
 _MATTERS = 10.0
-# What one ascent takes at most: so many times the fewest draws that it needs.
-_ASCENT = 30
+# What one ascent takes at most: so many times the fewest draws that it needs; and one
+# that is to tell what an optimum is a part of.
+_ASCENT, _SHORT_ASCENT = 30, 10
 # After so many that came to known modes no more are made in a round.
 _MOST_MERGED = 2
 # Draws that estimate the ELBO of a path's Gaussian.
@@ -112,7 +113,7 @@ class _Surveying:
         count = np.clip(_NUMBERS // dim, _FEWEST_STARTS, _MOST_STARTS)
         self._num_starts = int(count)
         self._optima: list[_Optimum] = []
-        self._looked = 0
+        self._looked, self._num_made = 0, len(state.tried)
         paths, best, first = state.paths, state.best, []
         for i in np.flatnonzero(paths.converged):
             optimum = _Optimum(paths.x[i], paths.log_p[i], best.loc[i], best.tril[i])
@@ -153,7 +154,9 @@ class _Surveying:
     @property
     def is_enough(self) -> bool:
         """Whether few starts would lead to a mode that nobody has seen."""
-        if np.sum(self._elbos > self._best - _MATTERS) < 2:
+        several = np.sum(self._elbos > self._best - _MATTERS) > 1
+        # Where paths climb for ever more of them tell no more.
+        if not several or self._num_at_rest < self._num_made / 2:
             return self.unseen <= UNSEEN
         return self._num_at_rest >= _MANY and self.unseen <= _UNSEEN_OF_MANY
 
@@ -208,6 +211,7 @@ class _Surveying:
         starts = np.concatenate(starts)
         instead = self._seed.generator(_INSTEAD, number)
         others = lambda: spread(instead, len(starts), dim)
+        self._num_made += len(starts)
         ends = climb(self._probe, starts, others, loc[top], tril[top])
         x, log_p, loc, tril, _ = (part[ends.converged] for part in ends)
         parts = zip(x, log_p, loc, tril, strict=True)
@@ -341,7 +345,8 @@ class _Surveying:
                 self._verify(optimum)
             is_left = any(optimum is other for other in self._apart)
             if is_left and known < most_modes(len(optimum.x)):
-                optimum.mode = self._ascend(optimum)
+                is_common &= optimum.elbo <= self._best - NEGLIGIBLE
+                optimum.mode = self._ascend(optimum, apart=not is_common)
                 merged = optimum.mode is not None and self._num_modes == known
                 num_merged += int(merged)
         return self._num_modes > before
@@ -355,15 +360,17 @@ class _Surveying:
             optimum.loc, optimum.is_verified = found.x, True
             self._take_in([optimum])
 
-    def _ascend(self, optimum: _Optimum) -> int | None:
-        """The mode that natural gradients lead to from there."""
+    def _ascend(self, optimum: _Optimum, *, apart: bool) -> int | None:
+        """The mode that natural gradients lead to from there. A narrow one may be where a
+        wide one has its mass, if it is known to be `apart`."""
         number = self._probe.num_evaluations
         generator = self._seed.generator(_ASCENDING, number)
         ascent = natural_gradient.begin(optimum.loc, optimum.tril)
         half = natural_gradient.BATCH // 2, optimum.loc.size
         with np.errstate(all="ignore"):
             # One that takes too long is as good as it gets.
-            most = number + _ASCENT * natural_gradient.fewest_draws(optimum.loc.size)
+            fewest = natural_gradient.fewest_draws(optimum.loc.size)
+            most = number + fewest * (_ASCENT if apart else _SHORT_ASCENT)
             while not ascent.done and self._probe.num_evaluations < most:
                 e = mirrored(generator.standard_normal(half))
                 probes = self._probe(natural_gradient.ask(e, ascent))
@@ -375,7 +382,8 @@ class _Surveying:
             # Nothing to be reached from there.
             optimum.elbo = -np.inf
             return None
-        same = self._modes.are_same(ascent.loc, ascent.tril)[: self._num_modes]
+        same = self._modes.are_same(ascent.loc, ascent.tril, both=apart)
+        same = same[: self._num_modes]
         if np.any(same):
             squares = self._squares(ascent.loc[None])[:, 0]
             return int(np.argmin(np.where(same, squares, np.inf)))
