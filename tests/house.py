@@ -86,7 +86,7 @@ WITHIN: dict[str, tuple[str, ...]] = {
         "design marginal",
     ),
     "_method": ("auto",),
-    "_survey": ("climb rest starts",),
+    "_survey": ("climb optima rest starts",),
     "_run": (
         "files",
         "archive interrupt results progress_bar checks method_names points history",

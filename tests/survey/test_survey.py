@@ -2,6 +2,7 @@
 
 import itertools
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +11,14 @@ from jax.scipy.special import logsumexp
 from jax.scipy.stats import norm
 
 import vijax as vi
+from vijax._keys import Seed
+from vijax._run.surveyed import surveyed
+from vijax._survey.optima import Optimum
+from vijax._survey.survey import _Surveying
+from vijax._target.probe import HostProbe
+
+from ..helpers import same
+from ..run.forge import Forged
 
 
 def mixture(centers, scales, weights):
@@ -76,22 +85,41 @@ def test_orders_of_labels(getkey):
     assert vi.report(fit, key=getkey()).trustworthy
 
 
-@pytest.mark.slow
-def test_a_ridge_is_no_row_of_modes(getkey):
-    # Paths along it seem to rest; a mixture of Gaussians there is trusted too soon.
+def ridge():
+    """A target whose paths seem to rest along a bent ridge."""
+
     def log_density(params):
         bent = params["y"] - 0.5 * params["x"] ** 2
         return norm.logpdf(params["x"], 0.0, 2.0) + norm.logpdf(bent, 0.0, 0.7)
 
-    target = vi.from_log_density(log_density, {"x": vi.Param(), "y": vi.Param()})
-    fit = vi.fit(target, key=getkey(), progress=False)
+    return vi.from_log_density(log_density, {"x": vi.Param(), "y": vi.Param()})
+
+
+@pytest.mark.slow
+def test_a_ridge_is_no_row_of_modes(getkey):
+    # A mixture of Gaussians there is trusted too soon.
+    fit = vi.fit(ridge(), key=getkey(), progress=False)
     draws = fit.draw(16_000, key=getkey()).params
     report = vi.report(fit, key=getkey())
     assert report.num_modes == 1
-    if report.trustworthy:
-        stds = {"x": 2.0, "y": np.sqrt(0.49 + 8.0)}
-        for name, std in stds.items():
-            assert abs(np.std(draws[name]) / std - 1) < 0.1
+    assert report.trustworthy
+    for name, std in {"x": 2.0, "y": np.sqrt(0.49 + 8.0)}.items():
+        assert abs(np.std(draws[name]) / std - 1) < 0.1
+
+
+def test_what_rests_is_verified(getkey):
+    # Within this budget no flow follows the Gaussian.
+    method = vi.Auto(max_evaluations=30_000)
+    fit = vi.fit(ridge(), method, key=getkey(), progress=False)
+    probe, numbers = HostProbe(ridge()), {"x": np.array(0), "y": np.array(1)}
+    survey = _Surveying(fit.state, probe, Seed(getkey()), numbers, 500_000)
+    x = np.array([4.0, 8.0])
+    log_p = probe(x[None]).log_p[0]
+    survey.optima.take_in([Optimum(x, log_p, x, 0.3 * np.eye(2), -4.0)], survey.modes)
+    assert any(optimum.x is x for optimum in survey.optima.apart)
+    assert not survey.follow()
+    assert not survey.optima.apart
+    assert len(survey.modes.gaussians.elbo) == 1
 
 
 def test_what_is_easy_costs_little(getkey):
@@ -111,7 +139,35 @@ def test_in_a_trace_the_report_looks(getkey):
     fitted = jax.jit(lambda key: vi.fit(target, key=key, max_steps=300))
     fit = fitted(getkey())
     assert int(fit.state.survey.num_starts) == 0
+    assert int(fit.state.modes.num_modes) == 1
     report = vi.report(fit, key=getkey())
-    if int(fit.state.modes.num_modes) == 1:
-        assert not report.trustworthy
-        assert "another mode" in report.problems[0]
+    assert not report.trustworthy
+    assert "another mode" in report.problems[0]
+
+
+def test_many_modes_are_saved_and_loaded(getkey, tmp_path):
+    target, _ = mixture(*MIXTURES["a row"])
+    key, path = getkey(), tmp_path / "fit.npz"
+    fit = vi.fit(target, key=key, progress=False)
+    vi.save(path, fit)
+    like = vi.fit(target, key=key, max_steps=0, progress=False)
+    loaded = vi.load(path, like=like)
+    assert same(loaded, fit)
+    assert same(loaded.resume(progress=False), fit)
+    # A mode without its weight.
+    forged = Forged(path)
+    elbo = forged.get(".modes.gaussians.elbo")[:-1]
+    forged.put(".modes.gaussians.elbo", elbo)
+    forged.describe(".modes.gaussians.elbo", f"float64[{len(elbo)}]")
+    path.write_bytes(forged.whole())
+    with pytest.raises(ValueError, match="different numbers of modes"):
+        vi.load(path, like=like)
+
+
+def test_who_has_looked_does_not_look_again(getkey):
+    # Even where no start came to rest.
+    target, _ = mixture([[0.0, 0.0]], [1.0], [1])
+    fit = vi.fit(target, key=getkey(), progress=False)
+    get = lambda fit: fit.progress.state.survey.num_at_rest
+    fit = eqx.tree_at(get, fit, np.zeros((), np.int32))
+    assert surveyed(fit, show=False) is fit

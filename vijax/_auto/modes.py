@@ -119,15 +119,16 @@ class Modes(NamedTuple):
         worst = xp.maximum(theirs, own) if both else xp.minimum(theirs, own)
         return (worst < squared_radius(dim)) & self.known
 
-    def with_room(self, count: int) -> "Modes":
-        """The same with room for so many at least. (On the host.)"""
-        more = max(count - self._room, 0)
-        loc, tril, elbo = self.gaussians
-        empty = no_gaussians(more, loc[0])
-        grown = [
-            np.concatenate(pair) for pair in zip((loc, tril, elbo), empty, strict=True)
-        ]
-        return self._replace(gaussians=Gaussians(*grown))
+    def trimmed(self) -> "Modes":
+        """The same without room for more. (On the host.)"""
+        known = Gaussians(*(part[: int(self.num_modes)] for part in self.gaussians))
+        return self._replace(gaussians=known)
+
+    def appended(self, loc: AnyArray, tril: AnyArray, elbo: AnyArray) -> "Modes":
+        """With one more than there is room for. (On the host.)"""
+        pairs = zip(self.gaussians, (loc, tril, elbo), strict=True)
+        grown = Gaussians(*(np.append(old, new[None], axis=0) for old, new in pairs))
+        return self._replace(gaussians=grown, num_modes=self.num_modes + np.int32(1))
 
     def including(self, loc: AnyArray, tril: AnyArray, elbo: AnyArray) -> "Modes":
         """With one more, unless it is the same as a known one."""

@@ -28,11 +28,13 @@ ENDLESS = 1e12
 
 
 class Survey(NamedTuple):
-    """What more starts came to, after the first stage: how many of all came to rest, and
-    how many of these at no mode of the answer; how many modes with mass one start led to;
-    the part of the mass at modes that were not followed. Zeros where nobody looked."""
+    """What more starts came to, after the first stage: how many there were with those of
+    the first stage, how many of all came to rest, and how many of these at no mode of the
+    answer; how many modes with mass one start led to; the part of the mass at modes that
+    were not followed. Zeros where nobody looked."""
 
     num_starts: Int[AnyArray, ""]
+    num_at_rest: Int[AnyArray, ""]
     num_apart: Int[AnyArray, ""]
     num_once: Int[AnyArray, ""]
     left: Float[AnyArray, ""]
@@ -77,7 +79,7 @@ def begin(half: AnyArray, loc: AnyArray, tril: AnyArray, num_starts: int) -> Aut
         num_evaluations=zero,
         loss=xp.full((), xp.inf, loc.dtype),
         heavier=xp.array(False),
-        survey=Survey(zero, zero, zero, xp.zeros((), loc.dtype)),
+        survey=Survey(zero, zero, zero, zero, xp.zeros((), loc.dtype)),
     )
 
 

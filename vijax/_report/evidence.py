@@ -239,7 +239,7 @@ def _by_the_procedure(
 def _is_surveyed(fit: Fit) -> bool:
     """Whether the method itself has looked for modes from all around the answer."""
     state = _history(fit)
-    return state is not None and int(state.survey.num_starts) > 0
+    return state is not None and int(state.survey.num_at_rest) > 0
 
 
 def _own_starts(fit: Fit, log_evidence: float) -> Starts | None:
@@ -247,9 +247,9 @@ def _own_starts(fit: Fit, log_evidence: float) -> Starts | None:
     if state is None or state.tried.size < _ENOUGH_STARTS:
         return None
     survey = jax.tree.map(np.asarray, state.survey)
-    num_starts, apart = int(survey.num_starts), int(survey.num_apart)
-    near, unseen = num_starts - apart, int(survey.num_once) / max(num_starts, 1)
-    if num_starts == 0:
+    at_rest, apart = int(survey.num_at_rest), int(survey.num_apart)
+    near, unseen = at_rest - apart, int(survey.num_once) / max(at_rest, 1)
+    if at_rest == 0:
         near, apart = agreement(state)
     if isinstance(fit.state, NestedState) and fit.proposal is not None:
         # Optima that the Gaussian is not at may be in the answer all the same, and paths

@@ -94,7 +94,8 @@ class HostRun(AbstractRun):
         return self._known
 
     def begins_well(self) -> bool:
-        self._first = self.problem.target, *self._stepped()
+        with one_thread(self.problem.target):
+            self._first = self.problem.target, *self._stepped()
         return int(self._first[1].num_skipped) == 0
 
     def advance(self, num_steps: int) -> None:

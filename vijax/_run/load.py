@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
+import jax.tree_util as jtu
 import numpy as np
 
 from .._family.base import AbstractFamily
@@ -135,9 +136,23 @@ def _nonsense(fit: Any, like: Any) -> Iterator[tuple[bool | np.bool_, str]]:
         f"`result` is {result}, which is none of `vi.RESULTS`",
     )
     yield (
+        not _has_whole_modes(progress.state),
+        "it holds means, covariances and ELBOs of different numbers of modes",
+    )
+    yield (
         not _is_finite(progress.family, like.progress.family),
         "its family is not finite",
     )
+
+
+def _has_whole_modes(state: Any) -> bool:
+    """Whether as many means, covariances and ELBOs belong to the modes of the default."""
+    lengths: dict[str, set[tuple[int, ...]]] = {}
+    for path, leaf in jtu.tree_flatten_with_path(state)[0]:
+        before, found, _ = jtu.keystr(path).partition(MODES)
+        if found:
+            lengths.setdefault(before, set()).add(leaf.shape[:1])
+    return all(len(known) == 1 for known in lengths.values())
 
 
 def _is_finite(family: AbstractFamily, like: AbstractFamily) -> bool:
