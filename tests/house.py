@@ -75,7 +75,6 @@ WITHIN: dict[str, tuple[str, ...]] = {
         "psis resample proposal hamiltonian evaluation",
         "draws",
         "draw diagnosis particle_draws",
-        "importance_correction",
     ),
     "_auto": ("modes budget judgement",),
     "_solver": ("score_regression",),

@@ -48,7 +48,7 @@ def test_resample_move_for_any_number_of_draws(getkey):
 def test_weights_are_not_thrown_away(getkey, monkeypatch):
     # Where trajectories begin: nearer to the target than the family is, in a hierarchy
     # whose scale the family has too narrow.
-    still = lambda family, probe, x, key, number: Carried(x, probe(x).log_p, 1.0)
+    still = lambda parts, x, key, number: Carried(x, parts.probe(x).log_p, 1.0)
     monkeypatch.setattr(correction, "_round", still)
 
     def log_density(params):

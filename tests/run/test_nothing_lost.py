@@ -13,7 +13,7 @@ from jax.scipy.stats import norm
 
 import vijax as vi
 from vijax._auto import budget
-from vijax._draws import importance_correction
+from vijax._draws import draw
 from vijax._run import compiled_run, host, richer_family
 from vijax._solver import natural_gradient
 from vijax._survey import survey
@@ -60,7 +60,7 @@ def small(monkeypatch):
     for module in (budget, richer_family):
         monkeypatch.setattr(module, "FLOW_STEPS", 30)
         monkeypatch.setattr(module, "MORE_STEPS", 60)
-    for module in (importance_correction, richer_family):
+    for module in (draw, richer_family):
         monkeypatch.setattr(module, "NUM_DRAWS", 192)
     monkeypatch.setattr(natural_gradient, "_MAX_ITERATIONS", 5)
     # After so few, the neck of a funnel would be a second mode.
@@ -71,7 +71,7 @@ def small(monkeypatch):
 @pytest.fixture
 def fewer(monkeypatch):
     """Fewer draws, but enough to see that weights are good."""
-    for module in (importance_correction, richer_family):
+    for module in (draw, richer_family):
         monkeypatch.setattr(module, "NUM_DRAWS", 1_024)
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float
 
 from .._custom_types import Key
 from .._draws.diagnosis import diagnose, Diagnosis
-from .._draws.importance_correction import proposed
+from .._draws.draw import proposed
 from .._draws.psis import NUM_DRAWS
 from .._family.base import AbstractFamily
 from .._misc import float_dtype

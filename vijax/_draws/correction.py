@@ -13,10 +13,9 @@ from .._keys import key_for, Seed, split_key
 from .._misc import float_dtype, on_device
 from .._target.probe import HostProbe
 from .diagnosis import fewest_effective
-from .draw import drawn
+from .draw import drawn, proposed
 from .draws import chosen_draws, Draws
 from .hamiltonian import Carried, carried, FEWEST_ACCEPTED
-from .importance_correction import proposed
 from .psis import proposal_log_weights, smoothed
 from .resample import with_replacement
 
@@ -53,44 +52,48 @@ class Correction(NamedTuple):
     is_settled: bool = True
 
 
-def chosen_correction(
-    family: AbstractFamily, proposal: AbstractFamily, probe: HostProbe, key: Key
-) -> Correction:
+class Parts(NamedTuple):
+    """What is drawn: the family, the proposal that is weighed, and the target."""
+
+    family: AbstractFamily
+    proposal: AbstractFamily
+    probe: HostProbe
+
+
+class _Weighed(NamedTuple):
+    draws: Draws
+    log_weights: np.ndarray
+    # How many draws the weights are worth.
+    effective: float
+
+
+def chosen_correction(parts: Parts, key: Key) -> Correction:
     """The procedure for a family, by the weights of some draws of the proposal, or else
     by what trajectories do with them."""
     draw_key, move_key = split_key(key)
-    draws = drawn(proposal, probe, _NUM_WEIGHED, draw_key, {})
-    log_weights, effective = _weights_of(draws)
+    draws = drawn(parts.proposal, parts.probe, _NUM_WEIGHED, draw_key, {})
+    weighed = _weighed(draws)
     # NaN is not above anything.
-    if effective >= fewest_effective(family.dim) * len(draws):
+    if weighed.effective >= fewest_effective(parts.family.dim) * len(draws):
         return Correction(IMPORTANCE)
-    x = _started(family, probe, draws, log_weights, effective, _NUM_MOVED, move_key)
+    x = _starts(parts, weighed, _NUM_MOVED, move_key)
     noise = 3 * (2 / len(x)) ** 0.5
-    number, ends = 0, None
     for number in range(1, _MOST_ROUNDS + 1):
-        ends = _round(family, probe, x, move_key, number)
+        ends = _round(parts, x, move_key, number)
         if not ends.acceptance >= FEWEST_ACCEPTED:
-            break
-        is_still, x = _change(x, ends.x) < _STILL + noise, ends.x
-        if is_still:
+            fewest = max(_FEWEST, _SMALLEST_PART * len(draws))
+            return Correction(IMPORTANCE if weighed.effective >= fewest else NONE)
+        if _change(x, ends.x) < _STILL + noise:
             return Correction(RESAMPLE_MOVE, number)
-    else:
-        return Correction(RESAMPLE_MOVE, number, is_settled=False)
-    if effective >= max(_FEWEST, _SMALLEST_PART * len(draws)):
-        return Correction(IMPORTANCE)
-    return Correction(NONE)
+        x = ends.x
+    return Correction(RESAMPLE_MOVE, _MOST_ROUNDS, is_settled=False)
 
 
 def corrected(
-    family: AbstractFamily,
-    proposal: AbstractFamily,
-    probe: HostProbe,
-    correction: Correction,
-    num_draws: int,
-    key: Key,
-    origin: dict[str, Any],
+    parts: Parts, correction: Correction, num_draws: int, key: Key, origin: dict[str, Any]
 ) -> Draws:
-    """Draws by a procedure; plain ones of `family`, and a warning, where that is none."""
+    """Draws by a procedure; plain ones of the family, and a warning, where that is
+    none."""
     draw_key, choose_key = split_key(key)
     if correction.kind == NONE:
         warnings.warn(
@@ -100,7 +103,7 @@ def corrected(
             "`corrected=False` asks for plain ones.",
             stacklevel=3,
         )
-        return drawn(family, probe, num_draws, choose_key, origin)
+        return drawn(parts.family, parts.probe, num_draws, choose_key, origin)
     origin = origin | {"corrected": correction.kind}
     if correction.kind == RESAMPLE_MOVE:
         if not correction.is_settled:
@@ -111,62 +114,49 @@ def corrected(
                 "`vi.report(fit, key=key)` says what to do.",
                 stacklevel=3,
             )
-        ends = resampled_and_moved(family, proposal, probe, correction, num_draws, key)
-        x, log_p = on_device((ends.x, ends.log_p), float_dtype(family))
-        return Draws(x, None, log_p, probe.target, origin)
-    draws = proposed(proposal, probe, num_draws, draw_key)
-    log_weights, _ = _weights_of(draws)
+        ends = resampled_and_moved(parts, correction.num_rounds, num_draws, key)
+        x, log_p = on_device((ends.x, ends.log_p), float_dtype(parts.family))
+        return Draws(x, None, log_p, parts.probe.target, origin)
+    draws = proposed(parts.proposal, parts.probe, num_draws, draw_key)
+    log_weights = _weighed(draws).log_weights
     chosen = chosen_draws(choose_key, draws, log_weights, num_draws, with_replacement)
     return eqx.tree_at(lambda d: d.origin, chosen, origin)
 
 
 def resampled_and_moved(
-    family: AbstractFamily,
-    proposal: AbstractFamily,
-    probe: HostProbe,
-    correction: Correction,
-    num_draws: int,
-    key: Key,
+    parts: Parts, num_rounds: int, num_draws: int, key: Key
 ) -> Carried:
     """Draws at the ends of so many rounds of trajectories."""
     draw_key, move_key = split_key(key)
-    draws = proposed(proposal, probe, num_draws, draw_key)
-    log_weights, effective = _weights_of(draws)
-    x = _started(family, probe, draws, log_weights, effective, num_draws, move_key)
-    ends = _round(family, probe, x, move_key, 1)
-    for number in range(2, correction.num_rounds + 1):
-        ends = _round(family, probe, ends.x, move_key, number)
+    draws = proposed(parts.proposal, parts.probe, num_draws, draw_key)
+    x = _starts(parts, _weighed(draws), num_draws, move_key)
+    ends = _round(parts, x, move_key, 1)
+    for number in range(2, num_rounds + 1):
+        ends = _round(parts, ends.x, move_key, number)
     return ends
 
 
-def _weights_of(draws: Draws) -> tuple[np.ndarray, float]:
-    """Smoothed log weights, and how many draws they are worth."""
+def _weighed(draws: Draws) -> _Weighed:
     log_weights = smoothed(proposal_log_weights(draws.log_p, draws.need_log_q()))[0]
     weights = np.exp(log_weights - np.max(log_weights))
-    return log_weights, float(np.sum(weights) ** 2 / np.sum(weights**2))
+    effective = float(np.sum(weights) ** 2 / np.sum(weights**2))
+    return _Weighed(draws, log_weights, effective)
 
 
-def _started(
-    family: AbstractFamily,
-    probe: HostProbe,
-    draws: Draws,
-    log_weights: np.ndarray,
-    effective: float,
-    num_draws: int,
-    key: Key,
+def _starts(
+    parts: Parts, weighed: _Weighed, num_draws: int, key: Key
 ) -> Float[np.ndarray, "draws dim"]:
     """Where trajectories start: chosen by weights where these are worth enough."""
-    if effective >= _ENOUGH_TO_MOVE:
+    if weighed.effective >= _ENOUGH_TO_MOVE:
         generator = Seed(key).generator(0)
-        places = with_replacement(generator, log_weights, num_draws)
-        return np.asarray(draws.x, np.float64)[places]
-    return np.asarray(drawn(family, probe, num_draws, key, {}).x, np.float64)
+        places = with_replacement(generator, weighed.log_weights, num_draws)
+        return np.asarray(weighed.draws.x, np.float64)[places]
+    plain = drawn(parts.family, parts.probe, num_draws, key, {})
+    return np.asarray(plain.x, np.float64)
 
 
-def _round(
-    family: AbstractFamily, probe: HostProbe, x: np.ndarray, key: Key, number: int
-) -> Carried:
-    return carried(probe, family, x, key_for(key, number))
+def _round(parts: Parts, x: np.ndarray, key: Key, number: int) -> Carried:
+    return carried(parts.probe, parts.family, x, key_for(key, number))
 
 
 def _change(before: np.ndarray, after: np.ndarray) -> float:

@@ -23,6 +23,7 @@ from .._misc import (
 from .._target.probe import HostProbe
 from .._target.target import check_target, Target
 from .draws import Draws
+from .psis import NUM_DRAWS
 
 
 # With 16,384 draws of a mixture side by side, threads of XLA's CPU runtime were seen to
@@ -130,6 +131,13 @@ def drawn(
     _, log_p, _ = probe.raw(x)
     x, log_q, log_p = on_device((x, log_q, log_p), float_dtype(family))
     return Draws(x, log_q, log_p, probe.target, origin)
+
+
+def proposed(
+    proposal: AbstractFamily, probe: HostProbe, num_draws: int, key: Key
+) -> Draws:
+    """Enough draws of a proposal to choose `num_draws` from by their weights."""
+    return drawn(proposal, probe, max(NUM_DRAWS, num_draws), key, {})
 
 
 def check_dimensions(family: AbstractFamily, target: Target) -> None:

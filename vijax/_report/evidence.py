@@ -16,12 +16,17 @@ from .._diagnostic.kernel_stein_discrepancy import (
     kernel_stein_discrepancy,
     KernelSteinDiscrepancy,
 )
-from .._draws.correction import chosen_correction, IMPORTANCE, NONE, RESAMPLE_MOVE
+from .._draws.correction import (
+    chosen_correction,
+    IMPORTANCE,
+    NONE,
+    Parts,
+    RESAMPLE_MOVE,
+)
 from .._draws.diagnosis import diagnose, Diagnosis, with_own_moments
-from .._draws.draw import drawn
+from .._draws.draw import drawn, proposed
 from .._draws.draws import Draws
 from .._draws.hamiltonian import own_coordinates
-from .._draws.importance_correction import proposed
 from .._draws.particle_draws import check_particles, each_particle
 from .._draws.proposal import heavy_tailed
 from .._draws.psis import NUM_DRAWS
@@ -133,9 +138,8 @@ def gather(fit: Fit, key: Key, num_draws: int, num_starts: int) -> Evidence:
     if family.has_density:
         gaps = _discrepancies(family, probe, x)
         scores = Scores(float(np.mean(gaps)), float(np.max(gaps)))
-        ends, weights = _by_the_procedure(
-            fit, family, proposal, probe, plain, scores, weights, key_for(key, _MOVING)
-        )
+        parts, moving_key = Parts(family, proposal, probe), key_for(key, _MOVING)
+        ends, weights = _by_the_procedure(fit, parts, plain, scores, weights, moving_key)
     own = _own_starts(fit, weights.log_evidence)
     found = None
     if not _is_surveyed(fit) and num_starts > 0 and target.dim <= _MOST_DIM:
@@ -211,14 +215,7 @@ def _history(fit: Fit) -> AutoState | None:
 
 
 def _by_the_procedure(
-    fit: Fit,
-    family: AbstractFamily,
-    proposal: AbstractFamily,
-    probe: HostProbe,
-    plain: Draws,
-    scores: Scores,
-    weights: Diagnosis,
-    key: Key,
+    fit: Fit, parts: Parts, plain: Draws, scores: Scores, weights: Diagnosis, key: Key
 ) -> tuple[Moved | None, Diagnosis]:
     """What the procedure by which the fit corrects its draws comes to, if that is not by
     weights alone; there weights say nothing, however many they happen to be worth."""
@@ -226,11 +223,10 @@ def _by_the_procedure(
     if kind == IMPORTANCE or (kind == NONE and not weights.has_few):
         return None, weights
     if isinstance(fit.family, PointEstimates):
-        correction = chosen_correction(family, proposal, probe, key)
+        correction = chosen_correction(parts, key)
     else:
-        correction = fit.found_correction()
-    parts = family, proposal, probe, correction
-    ends = moved(*parts, plain, scores.worst, key)
+        correction = fit.found_correction
+    ends = moved(parts, correction, plain, scores.worst, key)
     if kind == RESAMPLE_MOVE:
         weights = dataclasses.replace(weights, fewest=np.inf)
     return ends, weights

@@ -3,13 +3,16 @@
 import dataclasses
 
 from .._custom_types import Key
-from .._draws.correction import Correction, RESAMPLE_MOVE, resampled_and_moved
+from .._draws.correction import (
+    Correction,
+    Parts,
+    RESAMPLE_MOVE,
+    resampled_and_moved,
+)
 from .._draws.diagnosis import diagnose_equal, Quantity, with_own_moments
 from .._draws.draws import Draws
 from .._draws.hamiltonian import FEWEST_ACCEPTED
-from .._family.base import AbstractFamily
 from .._misc import on_device
-from .._target.probe import HostProbe
 
 
 # In fewer coordinates few weights mean that the family is far off, or tails are heavy.
@@ -37,9 +40,7 @@ class Moved:
 
 
 def moved(
-    family: AbstractFamily,
-    proposal: AbstractFamily,
-    probe: HostProbe,
+    parts: Parts,
     correction: Correction,
     plain: Draws,
     score_discrepancy: float,
@@ -51,20 +52,18 @@ def moved(
 
     **Arguments:**
 
-    - `family`: what is judged.
-    - `proposal`: what draws are chosen from by weights.
-    - `probe`: evaluates the target.
+    - `parts`: the family, which is judged, and from what draws are chosen by weights.
     - `correction`: the procedure.
     - `plain`: draws of the family.
     - `score_discrepancy`: of the worst coordinate.
     - `key`: randomness.
     """
     # NaN is not below anything.
-    if family.dim < _FEWEST_DIM or not score_discrepancy < _SCORE_DISCREPANCY:
+    if parts.family.dim < _FEWEST_DIM or not score_discrepancy < _SCORE_DISCREPANCY:
         return None
     if correction.kind != RESAMPLE_MOVE or not correction.is_settled:
         return None
-    ends = resampled_and_moved(family, proposal, probe, correction, _NUM_MOVED, key)
+    ends = resampled_and_moved(parts, correction.num_rounds, _NUM_MOVED, key)
     if not ends.acceptance >= FEWEST_ACCEPTED:
         return None
     x, log_p = on_device((ends.x, ends.log_p), plain.x.dtype)

@@ -1,5 +1,6 @@
 """What `vi.fit` hands back: the family, its history, and how to go on."""
 
+import functools
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, Literal
@@ -14,6 +15,7 @@ from .._draws.correction import (
     corrected as corrected_draws,
     Correction,
     NONE,
+    Parts,
 )
 from .._draws.draw import draw
 from .._draws.draws import Draws
@@ -37,8 +39,6 @@ from .resume import resumed
 
 # A number that no method folds into the key of its steps.
 _CORRECTING = 0xC022
-# Where a fit keeps how its draws are corrected.
-_CORRECTION = "_known_correction"
 
 
 class Fit(eqx.Module, Generic[F]):
@@ -215,10 +215,9 @@ class Fit(eqx.Module, Generic[F]):
                 "estimates are those of this family. Use `corrected=False`."
             )
         num_draws, key = as_whole("num_draws", num_draws, 1), as_key(key)
-        correction, probe = self.found_correction(), HostProbe(problem.target)
-        parts = family, self._weighed, probe, correction
+        correction = self.found_correction
         with one_thread(problem.target):
-            return corrected_draws(*parts, num_draws, key, origin)
+            return corrected_draws(self._parts, correction, num_draws, key, origin)
 
     @property
     def correction(self) -> str:
@@ -226,24 +225,19 @@ class Fit(eqx.Module, Generic[F]):
         their number: `"importance"`, `"resample-move"`, or `"none"`. It is found out once
         a fit, from 2,048 draws and where these are too few from trajectories."""
         self._check_single()
-        return NONE if self.proposal is None else self.found_correction().kind
+        return NONE if self.proposal is None else self.found_correction.kind
 
+    @functools.cached_property
     def found_correction(self) -> Correction:
-        """The procedure of draws that are corrected, the same each time."""
-        if _CORRECTION not in self.__dict__:
-            key = key_for(self.problem.key, _CORRECTING)
-            with one_thread(self.target):
-                parts = self.family, self._weighed, HostProbe(self.target)
-                found = chosen_correction(*parts, key)
-            # No part of the fit: what follows from it, and takes a while.
-            object.__setattr__(self, _CORRECTION, found)
-        return self.__dict__[_CORRECTION]
+        """The procedure of draws that are corrected, whether that is asked for or not."""
+        with one_thread(self.target):
+            return chosen_correction(self._parts, key_for(self.problem.key, _CORRECTING))
 
     @property
-    def _weighed(self) -> AbstractFamily:
-        """What draws are chosen from where they are corrected."""
-        proposal = self.proposal
-        return heavy_tailed(self.family) if proposal is None else proposal
+    def _parts(self) -> Parts:
+        family, proposal = self.family, self.proposal
+        proposal = heavy_tailed(family) if proposal is None else proposal
+        return Parts(family, proposal, HostProbe(self.target))
 
     @property
     def proposal(self) -> AbstractFamily | None:
