@@ -79,7 +79,7 @@ WITHIN: dict[str, tuple[str, ...]] = {
     "_auto": ("modes budget judgement",),
     "_solver": ("score_regression",),
     "_nested": (
-        "coordinates curvature restart split t_mixture",
+        "curvature restart split t_mixture",
         "conditional curvature_change",
         "state",
         "design marginal",

@@ -9,12 +9,12 @@ import scipy.optimize
 import vijax as vi
 from vijax._interpolation import interpolate
 from vijax._nested.conditional import solve
-from vijax._nested.coordinates import coordinates_of, names_of
 from vijax._nested.curvature import all_columns
 from vijax._nested.curvature_change import changes
 from vijax._nested.restart import climbed
 from vijax._nested.split import split
 from vijax._nested.t_mixture import first_parts
+from vijax._target.coordinates import coordinates_of, names_of
 from vijax._target.probe import HostProbe
 
 

@@ -35,6 +35,22 @@ def test_the_parameters_whose_signs_go_together_are_named():
     assert found(target, both) == ()
 
 
+def test_the_sign_of_one_label():
+    # Two factors, each with a sign of its own.
+    def log_density(params):
+        load, z = params["load"], params["z"]
+        near = jnp.sum(norm.logpdf(load * z[None], 2.0, 0.1))
+        return near + jnp.sum(norm.logpdf(load)) + jnp.sum(norm.logpdf(z))
+
+    params = {"load": vi.Param((3, 2)), "z": vi.Param(2)}
+    target = vi.from_log_density(log_density, params)
+    # On both sides of all signs together, and not of one factor's alone.
+    ends = jnp.full(8, 2**0.5), jnp.full(8, -(2**0.5))
+    family = vi.Mixture([vi.FullRank(end, scale=0.05) for end in ends])
+    names = found(target, family)
+    assert names == ("load[0, 0]", "load[1, 0]", "load[2, 0]", "z[0]")
+
+
 def test_a_target_without_that_symmetry_has_none():
     nearly = lambda params: product(params) + 0.05 * params["x"]
     target = target_of(nearly, "x", "y", "z")

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import vijax as vi
-from vijax._nested.coordinates import numbers_of
 from vijax._survey.climb import climb
 from vijax._survey.rest import maximum
 from vijax._survey.starts import around, images
+from vijax._target.coordinates import numbers_of
 from vijax._target.probe import HostProbe
 
 

@@ -12,8 +12,8 @@ from .._custom_types import AnyArray
 from .._family.base import AbstractFamily
 from .._misc import as_names, as_whole, float_dtype
 from .._nested import stages
-from .._nested.coordinates import coordinates_of
 from .._nested.state import NestedState
+from .._target.coordinates import coordinates_of
 from .._target.probe import HostProbe
 from .._target.target import Target
 from .auto import Auto

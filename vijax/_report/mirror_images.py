@@ -1,17 +1,14 @@
 """Whether the target is the same with other signs, and the answer is not."""
 
-import itertools
-
 import numpy as np
 from jaxtyping import Float
 
 from .._host_distributions import AbstractHostDistribution
-from .._nested.coordinates import numbers_of
+from .._survey.starts import images
+from .._target.coordinates import names_of, numbers_of
 from .._target.probe import HostProbe
 
 
-# Images that are tried: as many as one block of points takes, with the point itself.
-_MOST = 63
 # Draws whose images are looked at.
 _NUM_DRAWS = 16
 # Log densities of a point and its image are the same to this, and to rounding.
@@ -26,24 +23,19 @@ def missing_image(
     """Parameters whose signs, changed together, leave the target as it is, but not the
     family: half of the mass is missing. None of such.
 
-    Tried are all parameters together, each alone, and each pair, on the unconstrained
-    scale: a symmetry costs one evaluation, and no draw of one side sees the other.
+    Tried are all parameters together, each alone, each pair, and what belongs to one
+    label in all of them, on the unconstrained scale: a symmetry costs one evaluation, and
+    no draw of one side sees the other.
     """
-    x, numbers = x[:_NUM_DRAWS], numbers_of(probe.target)
-    names = tuple(numbers)
-    several = [(name,) for name in names] + [*itertools.combinations(names, 2)]
-    tried = [names, *several][:_MOST]
-    signs = np.ones((len(tried), x.shape[1]))
-    for row, chosen in zip(signs, tried, strict=True):
-        for name in chosen:
-            row[numbers[name].ravel()] = -1
+    x, (places, signs) = x[:_NUM_DRAWS], images(numbers_of(probe.target))
+    signs = signs[np.all(places == np.arange(x.shape[1]), axis=1)]
     known = probe.raw(x)[1]
     first = probe.raw(x[:1] * signs)[1]
     for row in signs[_are_same(first, known[0])]:
         if np.all(_are_same(probe.raw(x * row)[1], known)):
             gap = np.median(family.log_prob(x) - family.log_prob(x * row))
             if gap > _MISSED:
-                return tuple(n for n in names if np.all(row[numbers[n].ravel()] < 0))
+                return names_of(probe.target, np.flatnonzero(row < 0).tolist())
     return ()
 
 

@@ -11,10 +11,10 @@ from .._custom_types import Key
 from .._host_distributions import Elliptical
 from .._keys import Seed
 from .._linalg import equilibrated_cholesky, triangular_root
-from .._nested.coordinates import numbers_of
 from .._solver import curvature
 from .._survey.climb import climb, Ends
 from .._survey.starts import around, images, spread
+from .._target.coordinates import numbers_of
 from .._target.probe import HostProbe
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from .._nested.coordinates import names_of
+from .._target.coordinates import names_of
 from .._target.probe import HostProbe
 
 

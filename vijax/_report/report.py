@@ -103,21 +103,29 @@ def report(
     verdict is about means and standard deviations of all named parameters. `trustworthy`
     asks that
 
-    - the weighted draws are worth more than a tenth of their number, with 100 to 250
-      coordinates and more of these up to a quarter; or else, from 50 coordinates on, that
-      Hamiltonian trajectories from plain draws are accepted and change no mean by 0.2
-      standard deviations, and no standard deviation by 25 %, and that the score
-      discrepancy of no coordinate is above 0.5. (In hundreds of dimensions a family may
-      be close in every parameter, and its weights few.)
+    - where [`vijax.Fit.correction`][] is by importance, the weighted draws are worth more
+      than a tenth of their number, with 100 to 250 coordinates and more of these up to a
+      quarter. Where draws are chosen and moved by Hamiltonian trajectories, or are plain
+      and their weights too few: that from 50 coordinates on the ends of trajectories have
+      settled, differ from plain draws in no mean by 0.2 standard deviations and in no
+      standard deviation by 25 %, and that the score discrepancy of no coordinate is above
+      0.5. (In hundreds of dimensions a family may be close in every parameter, and its
+      weights few.)
     - for every parameter the Pareto $\hat{k}$ of its contributions $w (x - m)^2$ is below
       0.8, and the standard errors of mean and standard deviation below 15 %;
-    - the target is not the same with other signs of all parameters, one, or two of them,
-      where the family is on one side only (as of the loadings of a factor model);
+    - the target is not the same with other signs of all parameters, one, two of them, or
+      what has one label in them, where the family is on one side only (as of the loadings
+      of a factor model);
     - where draws are not corrected, as after ADVI, the family's own means are within 0.2
       standard deviations and its standard deviations within 25 % of the weighted ones;
-    - not fewer than two starts came to rest at the answer if any did elsewhere;
+    - not fewer than two starts came to rest at the answer if any did elsewhere, and some
+      did at all, unless there are globals given which the others have a maximum;
+    - of the starts of the default not more than one in twenty led to a mode that no other
+      start led to, and what it left out holds no more than 1 % of the mass;
     - no start of the report came to rest at another mode that holds more than 1 % of the
-        mass. (It starts a search where the method had fewer than four starts.)
+      mass. (It starts a search where the fit itself did not look all around.)
+    - neighboring floating-point numbers are within a twentieth of each standard
+      deviation.
 
     Particles have no density. There the weighted draws are those of a Student t with
     their moments, so that what is far from a Gaussian is not trusted, and the kernel

@@ -26,9 +26,9 @@ from .._keys import key_for
 from .._loop.base import AbstractStop, Problem, Progress
 from .._method.base import AbstractMethod, F, label, State
 from .._misc import as_flag, as_key, as_whole, is_any_array, is_traced, is_tracer
-from .._nested.coordinates import names_of
 from .._nested.stages import has_answer
 from .._nested.state import NestedState
+from .._target.coordinates import names_of
 from .._target.probe import HostProbe
 from .._target.target import Target
 from .._target.threads import one_thread

@@ -8,8 +8,8 @@ import numpy as np
 
 from .._keys import key_for, Seed
 from .._misc import float_dtype, on_device
-from .._nested.coordinates import numbers_of
 from .._survey.survey import survey
+from .._target.coordinates import numbers_of
 from .._target.probe import HostProbe
 from .._target.threads import one_thread
 from .interrupt import Interruption

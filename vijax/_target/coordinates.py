@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int
 
 from .._misc import entry_names, listed
-from .._target.target import Target
+from .target import Target
 
 
 def numbers_of(target: Target) -> dict[str, np.ndarray]:
@@ -29,7 +29,7 @@ def numbers_of(target: Target) -> dict[str, np.ndarray]:
 def coordinates_of(target: Target, names: Sequence[str]) -> Int[np.ndarray, " found"]:
     """The coordinates of some parameters.
 
-    **Raises:** `ValueError` for a name that no parameter has, or if nothing is left.
+    **Raises:** `ValueError` for a name that no parameter has.
     """
     known = numbers_of(target)
     unknown = [name for name in names if name not in known]
