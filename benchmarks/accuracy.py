@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from grades import grade
 from harness import arguments, finish, in_child
 
 import vijax as vi
@@ -169,12 +170,6 @@ def child(name: str, contender: str, seeds: str, precision: str) -> dict:
     return {"first": seconds[0], "second": seconds[-1], "rows": rows}
 
 
-def grade(row: dict) -> str:
-    if row["z"] < 0.1 and row["r"] < np.log(1.1):
-        return "E"
-    return "G" if row["z"] < 0.3 and row["r"] < np.log(1.33) else "-"
-
-
 def line(contender: str, runs: list[dict]) -> str:
     rows = [row for run in runs for row in run["rows"]]
     grades = [grade(row) for row in rows]
@@ -217,7 +212,10 @@ def main() -> None:
             if done:
                 runs[name] = done
                 for row in done["rows"]:
-                    print(f"{contender}, {name}: {grade(row)} {row}", file=sys.stderr)
+                    print(
+                        f"{contender}, {name}: {grade(row['z'], row['r'])} {row}",
+                        file=sys.stderr,
+                    )
         results[contender] = runs
         if runs:
             print(line(contender, list(runs.values())), flush=True)

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from grades import errors
 from harness import arguments, finish, in_child
 from jax.scipy.stats import cauchy, norm, t as student
 from numpyro.distributions import constraints
@@ -167,15 +168,6 @@ def targets() -> dict[str, Hard]:
             jump, one, {"x": (jump_mean, np.sqrt(1 - jump_mean**2))}, "trusted"
         ),
     }
-
-
-def errors(moments: Moments, params: Any) -> tuple[float, float]:
-    z = r = 0.0
-    for name, (mean, std) in moments.items():
-        values = np.asarray(params[name], np.float64)
-        z = max(z, np.max(np.abs(values.mean(0) - mean) / std))
-        r = max(r, np.max(np.abs(np.log(values.std(0) / std))))
-    return float(z), float(r)
 
 
 def child(name: str, seeds: str) -> dict:

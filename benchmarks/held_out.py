@@ -19,7 +19,8 @@ from typing import Any
 import jax
 import jax.random as jr
 import numpy as np
-from accuracy import evaluations_of, grade, line, NUM_DRAWS
+from accuracy import evaluations_of, line, NUM_DRAWS
+from grades import grade
 from harness import arguments, finish, in_child
 from held_out_models import MODELS
 

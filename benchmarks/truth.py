@@ -11,11 +11,11 @@ import json
 import sys
 import time
 import warnings
-from typing import Any
 
 import jax
 import jax.random as jr
 import numpy as np
+from grades import errors, grade
 from harness import arguments, finish, in_child
 from scipy.stats import beta
 from truth_targets import KINDS
@@ -34,22 +34,6 @@ def set_aside() -> set[str]:
     return set(names[: len(names) // 2].tolist())
 
 
-def errors(moments: dict, params: Any) -> tuple[float, float]:
-    z = r = 0.0
-    for name, (mean, std) in moments.items():
-        values = np.asarray(params[name], np.float64)
-        z = max(z, float(np.max(np.abs(values.mean(0) - mean) / std)))
-        with np.errstate(all="ignore"):
-            r = max(r, float(np.max(np.abs(np.log(values.std(0) / std)))))
-    return z, r
-
-
-def grade(z: float, r: float) -> str:
-    if z < 0.1 and r < np.log(1.1):
-        return "excellent"
-    return "good" if z < 0.3 and r < np.log(1.33) else "neither"
-
-
 def child(kind: str, precision: str, seeds: str) -> dict:
     jax.config.update("jax_enable_x64", precision == "64")
     warnings.simplefilter("ignore")
@@ -65,7 +49,7 @@ def child(kind: str, precision: str, seeds: str) -> dict:
             draws = fit.draw(NUM_DRAWS, key=jr.key(2_000 + seed))
             z, r = errors(moments, draws.params)
             row = {"number": number, "seed": seed, "dim": target.dim, "z": z, "r": r}
-            row |= {"grade": grade(z, r), "trusted": report.trustworthy}
+            row |= {"grade": grade(row), "trusted": report.trustworthy}
             row |= {"family": type(fit.family).__name__, "problems": report.problems}
             row |= {"gradients": report.num_evaluations}
             row |= {"precision": precision, "seconds": time.perf_counter() - began}
@@ -77,11 +61,11 @@ def child(kind: str, precision: str, seeds: str) -> dict:
 def line(name: str, rows: list[dict]) -> str:
     """A row of the table."""
     part = lambda value: f"{100 * np.mean([r['grade'] == value for r in rows]):.0f} %"
-    silent = sum(r["trusted"] and r["grade"] == "neither" for r in rows)
-    alarms = sum(not r["trusted"] and r["grade"] != "neither" for r in rows)
+    silent = sum(r["trusted"] and r["grade"] == "-" for r in rows)
+    alarms = sum(not r["trusted"] and r["grade"] != "-" for r in rows)
     limit = beta.ppf(0.95, silent + 1, len(rows) - silent)
     gradients = np.median([r["gradients"] for r in rows])
-    figures = f"{part('excellent')} | {part('good')} | {part('neither')} | {silent}"
+    figures = f"{part('E')} | {part('G')} | {part('-')} | {silent}"
     rest = f"{100 * limit:.1f} % | {alarms} | {gradients:,.0f}"
     return f"| {name} | {len(rows)} | {figures} | {rest} |"
 
@@ -92,11 +76,9 @@ def main() -> None:
         print(json.dumps(child(*options.child)))
         return
     aside, results = set_aside(), {}
-    print(
-        "| | fits | excellent | good | neither | silent failures | at most | false ",
-        end="",
-    )
-    print("alarms | gradients |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|")
+    grades, faults = "excellent | good | neither", "silent failures | at most"
+    print(f"| | fits | {grades} | {faults} | false alarms | gradients |")
+    print("|---|--:|--:|--:|--:|--:|--:|--:|--:|")
     for kind in KINDS:
         if options.only and kind not in options.only:
             continue
@@ -111,7 +93,7 @@ def main() -> None:
         results[kind] = rows
         print(line(kind + (" (set aside)" if kind in aside else ""), rows), flush=True)
         for row in rows:
-            if row["trusted"] == (row["grade"] == "neither"):
+            if row["trusted"] == (row["grade"] == "-"):
                 print(f"  {kind}: {row}", file=sys.stderr, flush=True)
     for name, kinds in {
         "set aside": [k for k in results if k in aside],
