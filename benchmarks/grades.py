@@ -18,7 +18,7 @@ def errors(moments: dict[str, tuple[Any, Any]], params: Any) -> tuple[float, flo
 
 
 def grade(row: dict[str, Any]) -> str:
-    """Excellent or good, by their first letters, or neither, of its errors `z` and `r`."""
+    """Excellent or good, by their first letters, or neither, of errors `z` and `r`."""
     if row["z"] < 0.1 and row["r"] < np.log(1.1):
         return "E"
     return "G" if row["z"] < 0.3 and row["r"] < np.log(1.33) else "-"
