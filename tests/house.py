@@ -53,6 +53,7 @@ FLOORS: tuple[dict[str, str], ...] = (
     {
         "_arrays": "what works on arrays of JAX and of NumPy",
         "_custom_types": "aliases",
+        "_factors": "many sparse triangular matrices",
         "_keys": "keys, and the host's random numbers",
         "_misc": "helpers that know nothing of inference",
     },
@@ -76,6 +77,8 @@ WITHIN: dict[str, tuple[str, ...]] = {
         "draws",
         "draw diagnosis particle_draws",
     ),
+    "_family": ("nested_on_host",),
+    "_export": ("nuts_start",),
     "_auto": ("modes budget judgement",),
     "_solver": ("score_regression",),
     "_nested": (

@@ -254,6 +254,7 @@ table = {
             "approximation": [*objects, None],
             "num_chains": [*counts, 0],
             "dense": flags,
+            "neutra": flags,
             "key": keys[1:],
         },
     ),

@@ -16,7 +16,8 @@ from ._draws.draw import draw as draw
 from ._draws.draws import Draws as Draws
 from ._draws.to_particles import to_particles as to_particles
 from ._export.arviz import to_arviz as to_arviz
-from ._export.nuts import NUTSStart as NUTSStart, to_nuts as to_nuts
+from ._export.nuts import to_nuts as to_nuts
+from ._export.nuts_start import NUTSStart as NUTSStart
 from ._export.plots.densities import plot_densities as plot_densities
 from ._export.plots.loss import plot_loss as plot_loss
 from ._export.plots.trackers import plot_trackers as plot_trackers

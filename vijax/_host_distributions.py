@@ -3,7 +3,7 @@ Student t's and mixtures of them compile nothing."""
 
 import abc
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import scipy.special as ss
@@ -30,8 +30,27 @@ class AbstractHostDistribution(abc.ABC):
         """The gradient of the log density at each point."""
 
 
+# Makes a log density with respect to `z`, up to a constant, and its gradient, of those
+# with respect to `x`.
+Back = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+class AbstractCoordinates(abc.ABC):
+    """Coordinates `z` of points `x`, in which a distribution is nearly standard."""
+
+    @abc.abstractmethod
+    def inside(self, x: Float[np.ndarray, "draws dim"]) -> Float[np.ndarray, "draws dim"]:
+        """`z` of each `x`."""
+
+    @abc.abstractmethod
+    def out_and_back(
+        self, z: Float[np.ndarray, "draws dim"]
+    ) -> tuple[Float[np.ndarray, "draws dim"], Back]:
+        """`x` of each `z`, and what takes a log density there back."""
+
+
 @dataclasses.dataclass(frozen=True)
-class Elliptical(AbstractHostDistribution):
+class Elliptical(AbstractHostDistribution, AbstractCoordinates):
     """`loc + root z`, with `z` a standard normal, or a Student t of `df` degrees of
     freedom; `root` is a Cholesky factor or a vector of scales."""
 
@@ -97,6 +116,11 @@ class Elliptical(AbstractHostDistribution):
     def score_inside(self, score: Float[np.ndarray, "draws dim"]) -> np.ndarray:
         """Gradients with respect to `z`, from those with respect to `x`."""
         return score * self.root if self.root.ndim == 1 else score @ self.root
+
+    def out_and_back(
+        self, z: Float[np.ndarray, "draws dim"]
+    ) -> tuple[Float[np.ndarray, "draws dim"], Back]:
+        return self.outside(z), lambda log_p, score: (log_p, self.score_inside(score))
 
 
 @dataclasses.dataclass(frozen=True)

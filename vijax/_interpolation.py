@@ -3,6 +3,7 @@ dimensions."""
 
 import dataclasses
 
+import numpy as np
 from jaxtyping import Float
 
 from ._arrays import namespace
@@ -30,9 +31,27 @@ class Interpolation:
 
     def __call__(self, at: Float[AnyArray, "many dim"]) -> Float[AnyArray, "many values"]:
         xp = namespace(at)
-        size = xp.sqrt(xp.sum(at**2, axis=1, keepdims=True))
-        inside = xp.minimum(1, _REACH * self.radius / xp.maximum(size, 1e-30))
+        # The root has no slope at zero.
+        squares = xp.maximum(xp.sum(at**2, axis=1, keepdims=True), 1e-30)
+        inside = xp.minimum(1, _REACH * self.radius / xp.sqrt(squares))
         return _terms(at * inside / self.radius, self.points) @ self.coefficients
+
+    def pulled_back(
+        self, at: Float[np.ndarray, "many dim"], slopes: Float[np.ndarray, "many values"]
+    ) -> Float[np.ndarray, "many dim"]:
+        """Gradients with respect to `at`, from those with respect to the values. (On the
+        host.)"""
+        size = np.sqrt(np.maximum(np.sum(at**2, axis=1, keepdims=True), 1e-30))
+        inside = np.minimum(1, _REACH * self.radius / size)
+        of_terms, count = slopes @ self.coefficients.T, len(self.points)
+        gaps = (at * inside / self.radius)[:, None] - self.points
+        lengths = np.sqrt(np.sum(gaps**2, axis=2))
+        of_kernels = 3 * of_terms[:, :count] * lengths
+        out = np.einsum("np,npd->nd", of_kernels, gaps) + of_terms[:, count + 1 :]
+        # At the edge nothing changes outward.
+        unit = at / size
+        outward = unit * np.sum(unit * out, axis=1, keepdims=True)
+        return (out - np.where(inside < 1, outward, 0)) * inside / self.radius
 
 
 def fewest_points(dim: int) -> int:

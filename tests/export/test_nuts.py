@@ -19,7 +19,7 @@ from numpyro.infer.util import potential_energy
 import vijax as vi
 from vijax._misc import lenient_promotion
 
-from ..helpers import correlated_target
+from ..helpers import correlated_target, tree_allclose
 
 
 MEAN = np.array([3.0, -200.0, 0.0, 0.05])
@@ -386,7 +386,90 @@ def collapsed(key):
 
 
 # {name: (what the user does, the words that tell what is wrong)}.
+def funnel():
+    """Neal's funnel in ten dimensions: where `v` is low, everything else is narrow."""
+
+    def log_density(params):
+        v, x = params["v"], params["x"]
+        return -0.5 * (v / 3) ** 2 - 0.5 * jnp.sum(x**2) * jnp.exp(-v) - 4.5 * v
+
+    return vi.from_log_density(log_density, {"v": vi.Param(), "x": vi.Param((9,))})
+
+
+@pytest.mark.slow
+def test_there_is_no_funnel_in_the_coordinates_of_its_fit(getkey):
+    fit = vi.fit(funnel(), "nested", key=getkey(), progress=False)
+    start = vi.to_nuts(fit, neutra=True, key=getkey())
+    assert isinstance(start.family, vi.NestedGaussian)
+    assert start.inverse_mass_matrix_by_site == {}
+    # Of v, what whitens it is a first guess.
+    scales = np.sqrt(np.diagonal(start.inverse_mass_matrix))
+    correlations = start.inverse_mass_matrix / np.outer(scales, scales)
+    assert np.all(np.abs(scales[1:] - 1) < 0.2)
+    assert np.all(np.abs(correlations - np.eye(10)) < 0.2)
+    x = jax.vmap(start.unconstrained)(start.positions)
+    assert np.allclose(x[:, 0], start.positions_by_site["v"], atol=1e-9)
+    assert np.allclose(x[:, 1:], start.positions_by_site["x"], atol=1e-9)
+    kernel = NUTS(
+        potential_fn=lambda z: -start.log_density(z),
+        inverse_mass_matrix=start.inverse_mass_matrix,
+        dense_mass=start.dense,
+        adapt_mass_matrix=False,
+    )
+    with lenient_promotion():
+        mcmc = MCMC(
+            kernel,
+            num_warmup=150,
+            num_samples=1_000,
+            num_chains=4,
+            chain_method="vectorized",
+            progress_bar=False,
+        )
+        mcmc.run(getkey(), init_params=start.positions, extra_fields=("diverging",))
+    assert not np.any(mcmc.get_extra_fields()["diverging"])
+    draws = jax.vmap(start.constrain)(mcmc.get_samples())
+    v, x = np.asarray(draws["v"]), np.asarray(draws["x"])
+    # 4,000 draws that are hardly correlated; without `neutra` the mean of v is some
+    # standard errors of three effective draws off.
+    assert abs(np.mean(v)) < 0.25
+    assert abs(np.std(v) - 3) < 0.2
+    unit = x / np.exp(v / 2)[:, None]
+    assert np.all(np.abs(np.std(unit, axis=0) - 1) < 0.1)
+
+
+@pytest.mark.parametrize("name", ["FullRank", "Coupling"])
+def test_in_any_coordinates_it_is_the_target(name, getkey):
+    target, family = gaussian(), exact()
+    if name == "Coupling":
+        inner = vi.Coupling(vi.MeanField(jnp.zeros(4), scale=1.0), key=getkey())
+        family = vi.Affine(inner, family.loc, family.tril)
+    start = vi.to_nuts(unfitted(getkey(), family), neutra=True, key=getkey())
+    assert np.max(np.abs(start.inverse_mass_matrix - np.eye(4))) < 0.2
+    # A standard normal again, up to one constant.
+    z = start.positions
+    values = jax.jit(jax.vmap(start.log_density))(z)
+    constants = np.asarray(values) + 0.5 * np.sum(np.asarray(z) ** 2, axis=1)
+    assert np.ptp(constants) < 1e-6
+    params = jax.jit(jax.vmap(start.constrain))(z)
+    x = jax.vmap(start.unconstrained)(z)
+    assert tree_allclose(params, jax.vmap(target.constrain)(x))
+
+
 bad_input = {
+    "coordinates of draws": (
+        lambda key: vi.to_nuts(some_draws(key), neutra=True),
+        "`vi.Draws` have none. Pass the `vi.Fit`",
+    ),
+    "coordinates of a mixture": (
+        lambda key: vi.to_nuts(
+            unfitted(key, vi.Mixture([exact(), exact()])), neutra=True, key=key
+        ),
+        "`Mixture` has no coordinates",
+    ),
+    "neutra of another type": (
+        lambda key: vi.to_nuts(some_draws(key), neutra="yes"),
+        "`neutra` must be True or False, but it is 'yes'",
+    ),
     "a family": (
         lambda key: vi.to_nuts(exact(), key=key),
         r"must be a `vi\.Fit` or a `vi\.Draws`, but it is a FullRank.*vi\.draw\(family",

@@ -9,7 +9,7 @@ import pytest
 
 import vijax as vi
 
-from ..helpers import DIM, families, tree_allclose, TRIL, untrained
+from ..helpers import diagonal_target, DIM, families, tree_allclose, TRIL, untrained
 
 
 every_family = pytest.mark.parametrize("make", families.values(), ids=families.keys())
@@ -136,6 +136,58 @@ def test_the_mirror_image_of_a_draw_is_as_likely_and_moves_with_it(name, getkey)
     moved = eqx.tree_at(lambda family: family.loc, family, family.loc + 1.0)
     assert tree_allclose(path(moved), path(family) + 1.0)
     assert tree_allclose(path(family), 2 * family.mean - family.sample(key))
+
+
+with_coordinates = [name for name in families if name not in ("Particles", "Mixture")]
+
+
+@pytest.mark.parametrize("name", with_coordinates)
+def test_coordinates_there_and_back(name, getkey):
+    family = families[name]()
+    z = jr.normal(getkey(), (4, DIM))
+    x, log_det = jax.jit(jax.vmap(family.outward))(z)
+    np.testing.assert_allclose(jax.jit(jax.vmap(family.inward))(x), z, atol=1e-9)
+    slopes = jax.jit(jax.vmap(jax.jacfwd(lambda z: family.outward(z)[0])))(z)
+    np.testing.assert_allclose(np.linalg.slogdet(slopes)[1], log_det, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", with_coordinates)
+def test_coordinates_in_which_the_family_is_nearly_a_standard_normal(name, getkey):
+    family = families[name]()
+    x = jax.jit(jax.vmap(family.sample))(jr.split(getkey(), 20_000))
+    z = np.asarray(jax.jit(jax.vmap(family.inward))(x))
+    # Heavy tails stay, and a base or globals that are no standard normal.
+    assert np.all(np.abs(np.mean(z, axis=0)) < 0.4)
+    assert np.all(np.abs(np.log(np.std(z, axis=0))) < 0.4)
+    assert np.all(np.abs(np.corrcoef(z.T) - np.eye(DIM)) < 0.3)
+
+
+@pytest.mark.parametrize("name", ["MeanField", "FullRank", "NestedGaussian"])
+def test_a_density_in_coordinates_on_the_host(name, getkey):
+    family, target = families[name](), diagonal_target()
+    known = family.on_host()
+    z = jr.normal(getkey(), (5, DIM))
+
+    def inside(z):
+        x, log_det = family.outward(z)
+        return target.log_density(x) + log_det
+
+    x = np.asarray(jax.jit(jax.vmap(lambda z: family.outward(z)[0]))(z))
+    there, back = known.out_and_back(np.asarray(z))
+    np.testing.assert_allclose(there, x, rtol=1e-9)
+    np.testing.assert_allclose(known.inside(x), z, rtol=1e-7)
+    log_p, score = jax.jit(jax.vmap(jax.value_and_grad(target.log_density)))(x)
+    seen = back(np.asarray(log_p), np.asarray(score))
+    value, slope = jax.jit(jax.vmap(jax.value_and_grad(inside)))(z)
+    assert np.ptp(seen[0] - np.asarray(value)) < 1e-8
+    np.testing.assert_allclose(seen[1], slope, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["Particles", "Mixture"])
+def test_no_coordinates(name):
+    for way in (families[name]().outward, families[name]().inward):
+        with pytest.raises(ValueError, match=f"`{name}` has no coordinates"):
+            way(jnp.zeros(DIM))
 
 
 def test_a_family_without_a_center_has_no_mirror(getkey):

@@ -29,6 +29,8 @@ SECOND_LOOK = 4
 NUM_LOOKED, _PART = 1_024, 0.05
 # The last losses of a flow, which tell its ELBO.
 _SEEN = 100
+# Where a flow was not seen to do better than what has weights at all.
+_MANY_DIM = 50
 # Beyond, tails that are heavier still cost most of the effective draws.
 _MOST_HEAVY_DIM = 15
 
@@ -110,14 +112,17 @@ def is_unsure(diagnosis: Diagnosis | None) -> bool:
     return promising and not is_fine(diagnosis)
 
 
-def nested_is_better(after: Diagnosis, before: Diagnosis | None) -> bool:
+def nested_is_better(after: Diagnosis, before: Diagnosis | None, dim: int) -> bool:
     """Whether a nested answer will do, and does better than the Gaussian before it."""
     if is_fine(after) and is_fine(before):
         return _badness(after) <= _badness(before)
     # Where weights are even and bounded, what is unsure of a quantity is its own, which
     # no family changes. Else a report, with other draws, should come to the same.
     is_clear = after.is_fine and after.worst_khat < _KHAT
-    return is_clear or (after.khat < 0 and after.effective > _MOST_OF_THEM)
+    is_even = after.khat < 0 and after.effective > _MOST_OF_THEM
+    # In many coordinates a flow costs most, and hardly ever has better weights.
+    has_weights = after.khat < _KHAT and not after.has_few
+    return is_clear or is_even or (dim >= _MANY_DIM and has_weights)
 
 
 def flow_is_better(

@@ -24,6 +24,8 @@ IMPORTANCE, RESAMPLE_MOVE, NONE = "importance", "resample-move", "none"
 
 # The draws whose weights choose, and those that are moved to see how often that takes.
 _NUM_WEIGHED, _NUM_MOVED = 2_048, 1_024
+# Where weights are nearly enough, since chance has a large part in it, more tell.
+_NEARLY, _SECOND_LOOK = 2.0, 4
 # Weights that leave fewer effective draws, or a smaller part of them, do harm alone.
 _FEWEST, _SMALLEST_PART = 50.0, 0.02
 # With so many effective draws the chosen ones are nearer to the target than plain ones.
@@ -71,22 +73,30 @@ def chosen_correction(parts: Parts, key: Key) -> Correction:
     """The procedure for a family, by the weights of some draws of the proposal, or else
     by what trajectories do with them."""
     draw_key, move_key = split_key(key)
-    draws = drawn(parts.proposal, parts.probe, _NUM_WEIGHED, draw_key, {})
-    weighed = _weighed(draws)
+    weighed, part = _some(parts, _NUM_WEIGHED, draw_key)
+    fewest = fewest_effective(parts.family.dim)
+    if part < fewest <= _NEARLY * part:
+        weighed, part = _some(parts, _SECOND_LOOK * _NUM_WEIGHED, draw_key)
     # NaN is not above anything.
-    if weighed.effective >= fewest_effective(parts.family.dim) * len(draws):
+    if part >= fewest:
         return Correction(IMPORTANCE)
     x = _starts(parts, weighed, _NUM_MOVED, move_key)
     noise = 3 * (2 / len(x)) ** 0.5
     for number in range(1, _MOST_ROUNDS + 1):
         ends = _round(parts, x, move_key, number)
         if not ends.acceptance >= FEWEST_ACCEPTED:
-            fewest = max(_FEWEST, _SMALLEST_PART * len(draws))
-            return Correction(IMPORTANCE if weighed.effective >= fewest else NONE)
+            has_enough = weighed.effective >= _FEWEST and part >= _SMALLEST_PART
+            return Correction(IMPORTANCE if has_enough else NONE)
         if _change(x, ends.x) < _STILL + noise:
             return Correction(RESAMPLE_MOVE, number)
         x = ends.x
     return Correction(RESAMPLE_MOVE, _MOST_ROUNDS, is_settled=False)
+
+
+def _some(parts: Parts, num_draws: int, key: Key) -> tuple[_Weighed, float]:
+    """Weighed draws, and the part of them that they are worth."""
+    weighed = _weighed(drawn(parts.proposal, parts.probe, num_draws, key, {}))
+    return weighed, weighed.effective / num_draws
 
 
 def corrected(

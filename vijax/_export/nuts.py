@@ -12,8 +12,9 @@ from jaxtyping import Array, Float, Int
 from .._custom_types import Key, Params
 from .._draws.draws import Draws
 from .._family.base import AbstractFamily, has_moment
-from .._misc import as_key, as_whole, is_traced
+from .._misc import as_flag, as_key, as_whole, float_dtype, is_traced
 from .._target.target import Target
+from .nuts_start import NUTSStart
 
 
 # Above so many coordinates a dense matrix costs more than it brings.
@@ -22,48 +23,6 @@ _DENSE_DIM = 200
 # ((1 + 5**-0.5) / (1 - 5**-0.5))**2 = 7: trajectories are less than thrice as long.
 _DRAWS_A_COORDINATE = 5
 _FEWEST_DRAWS = 10
-
-
-class NUTSStart(eqx.Module):
-    """Where NUTS starts, and the scales and correlations that it need not learn.
-
-    Everything is on the unconstrained scale: as the flat vectors that
-    `target.log_density` takes, and once more by name, as NumPyro has it for a model.
-
-    **Attributes:**
-
-    - `positions`: one starting point a chain, of shape `(num_chains, dim)`.
-    - `inverse_mass_matrix`: the covariance of the approximation, of shape `(dim, dim)`;
-        or, where `dense` is false, its variances, of shape `(dim,)`.
-    - `positions_by_site`: `{site: array of shape (num_chains, ...)}`, the same points.
-    - `inverse_mass_matrix_by_site`: `{(site, ...): matrix}`, the same matrix, with the
-        sites in alphabetical order both in the key and in the matrix.
-
-    !!! Example
-
-        ```python
-        import jax
-        import jax.numpy as jnp
-        import vijax as vi
-
-        target = vi.from_log_density(
-            lambda params: -0.5 * params["x"] ** 2, {"x": vi.Param()}
-        )
-        draws = vi.draw(vi.MeanField(jnp.zeros(1)), target, 100, key=jax.random.key(0))
-        start = vi.to_nuts(draws)
-        start.positions, start.inverse_mass_matrix, start.positions_by_site["x"]
-        ```
-    """
-
-    positions: Float[Array, "chains dim"]
-    inverse_mass_matrix: Float[Array, "dim dim"] | Float[Array, " dim"]
-    positions_by_site: Params
-    inverse_mass_matrix_by_site: dict[tuple[str, ...], Array]
-
-    @property
-    def dense(self) -> bool:
-        """Whether the matrix is a full one, rather than its diagonal."""
-        return self.inverse_mass_matrix.ndim == 2
 
 
 def _check(approximation: Any, *, is_fit: bool) -> None:
@@ -112,11 +71,13 @@ def _closed_form(family: AbstractFamily, *, dense: bool | None) -> np.ndarray | 
 
 
 def _ask(
-    fit: Any, num_chains: int, *, dense: bool | None, key: Key | None
+    fit: Any, num_chains: int, *, dense: bool | None, neutra: bool, key: Key | None
 ) -> tuple[Draws, np.ndarray | None]:
-    """Draws of a fit, and what `_closed_form` says of its family."""
+    """Draws of a fit, and what `_closed_form` says of its family; nothing with
+    `neutra`, since in its own coordinates only draws say how it is wrong."""
     fit._check_single()
-    matrix, dim = _closed_form(fit.family, dense=dense), fit.family.dim
+    matrix = None if neutra else _closed_form(fit.family, dense=dense)
+    dim = fit.family.dim
     num_draws = 10 * num_chains
     if matrix is None:
         needed = _DRAWS_A_COORDINATE * dim * _wants_dense(dim, dense=dense)
@@ -192,6 +153,23 @@ def _unravel(target: Target, x: Float[Array, "points dim"]) -> Params:
     return jax.vmap(target.unravel)(x)
 
 
+@eqx.filter_jit
+def _inward(family: AbstractFamily, x: Float[Array, "points dim"]) -> Array:
+    return jax.vmap(family.inward)(x)
+
+
+def _check_coordinates(approximation: Any, *, is_fit: bool) -> None:
+    """Raise unless there is a family that has coordinates of its own."""
+    if not is_fit:
+        raise ValueError(
+            "`neutra=True` takes the coordinates of a fit's family, and `vi.Draws` have "
+            "none. Pass the `vi.Fit`."
+        )
+    family = approximation.family
+    zeros = jnp.zeros(family.dim, float_dtype(family))
+    eqx.filter_eval_shape(lambda family: family.inward(family.outward(zeros)[0]), family)
+
+
 def _layout(draws: Draws) -> dict[str, Int[np.ndarray, " places"]]:
     """Which coordinates belong to which parameter, sorted by name."""
     places = jnp.arange(draws.x.shape[1], dtype=float)
@@ -204,6 +182,7 @@ def to_nuts(
     *,
     num_chains: int = 4,
     dense: bool | None = None,
+    neutra: bool = False,
     key: Key | None = None,
 ) -> NUTSStart:
     """Hand an approximation over to NUTS, as its mass matrix and its starting points.
@@ -214,6 +193,12 @@ def to_nuts(
     slow rather than wrong. But chains that start where the approximation is agree with
     each other about a mode that it has missed.
 
+    With `neutra=True` NUTS moves in the coordinates in which the approximation is a
+    standard normal, or nearly. Those of a flow straighten what it has bent, and those of
+    [`vijax.NestedGaussian`][], which a default fit of a hierarchy ends with, are
+    non-centered: given its scales, each effect in units of its own conditional standard
+    deviation. There is no funnel in them, and no divergent transition.
+
     **Arguments:**
 
     - `approximation`: a [`vijax.Fit`][] or [`vijax.Draws`][].
@@ -221,6 +206,9 @@ def to_nuts(
     - `dense`: whether to hand over correlations too. Default: up to 200 coordinates, if
         there are any and they are known. A family knows its own; draws know them if
         there are five distinct ones a coordinate. Keyword only.
+    - `neutra`: whether positions and matrix are in the coordinates of the fit's family:
+        sample `start.log_density` then, and map draws by `start.constrain`, which serve
+        without `neutra` too. Keyword only.
     - `key`: randomness, without which a fit cannot be drawn from. From draws, `key` picks
         the starting points; without one they are the first. Keyword only.
 
@@ -233,11 +221,16 @@ def to_nuts(
 
     **Raises:** `ValueError` for anything but one fit or draws; for draws that are not
     finite, fewer than 10, or too few for the dense matrix asked for; if fewer distinct
-    draws than chains have a finite log density; if a variance is not positive.
+    draws than chains have a finite log density; if a variance is not positive; with
+    `neutra=True` for draws, or a family that has no such coordinates, such as a mixture.
+
+    **Reference:** Hoffman, Sountsov, Dillon, Langmore, Tran and Vasudevan (2019),
+    *NeuTra-lizing bad geometry in Hamiltonian Monte Carlo using neural transport*,
+    [arXiv:1903.03704](https://arxiv.org/abs/1903.03704), for `neutra=True`.
 
     !!! Example
 
-        Both samplers take the target as it is, on flat vectors. NumPyro:
+        Both samplers take flat vectors. NumPyro:
 
         ```python
         import jax
@@ -253,7 +246,7 @@ def to_nuts(
         fit = vi.fit(target, "fullrank_advi", key=keys[0], progress=False)
         start = vi.to_nuts(fit, key=keys[1])
         kernel = NUTS(
-            potential_fn=lambda x: -target.log_density(x),
+            potential_fn=lambda x: -start.log_density(x),
             inverse_mass_matrix=start.inverse_mass_matrix,
             dense_mass=start.dense,
             adapt_mass_matrix=False,
@@ -261,7 +254,7 @@ def to_nuts(
         options = {"num_chains": 4, "chain_method": "vectorized", "progress_bar": False}
         mcmc = MCMC(kernel, num_warmup=150, num_samples=250, **options)
         mcmc.run(keys[2], init_params=start.positions)
-        draws = jax.vmap(target.constrain)(mcmc.get_samples())
+        draws = jax.vmap(start.constrain)(mcmc.get_samples())
         ```
 
         If the model is also written in NumPyro, with sites of the same names and
@@ -274,7 +267,7 @@ def to_nuts(
         ```
         warm_up = blackjax.window_adaptation(
             blackjax.nuts,
-            target.log_density,
+            start.log_density,
             is_mass_matrix_diagonal=not start.dense,
             initial_inverse_mass_matrix=start.inverse_mass_matrix,
             imm_shrinkage_to_previous=1e12,
@@ -282,7 +275,7 @@ def to_nuts(
         run = lambda key, x: warm_up.run(key, x, num_steps=150)[0]
         chain_keys = jax.random.split(keys[2], 4)
         states, parameters = jax.vmap(run)(chain_keys, start.positions)
-        # Then `blackjax.nuts(target.log_density, **parameters)` of each chain.
+        # Then `blackjax.nuts(start.log_density, **parameters)` of each chain.
         ```
     """
     num_chains = as_whole("num_chains", num_chains, 1)
@@ -290,17 +283,27 @@ def to_nuts(
         raise ValueError(f"`dense` must be True, False or None, but it is {dense!r}.")
     is_fit = hasattr(approximation, "draw") and hasattr(approximation, "family")
     _check(approximation, is_fit=is_fit)
-    draws, matrix = approximation, None
+    draws, matrix, family = approximation, None, None
+    if as_flag("neutra", neutra):
+        _check_coordinates(approximation, is_fit=is_fit)
+        family = approximation.family
     if is_fit:
-        draws, matrix = _ask(approximation, num_chains, dense=dense, key=key)
+        draws, matrix = _ask(
+            approximation, num_chains, dense=dense, neutra=family is not None, key=key
+        )
     distinct = _distinct(draws, None if is_fit or key is None else as_key(key))
+    x = jnp.asarray(_pick(draws, distinct, num_chains))
+    by_name = _unravel(draws.target, x)
+    layout, dtype = _layout(draws), draws.x.dtype
+    if family is not None:
+        z = np.asarray(_inward(family, draws.x))
+        matrix = _estimate(z, len(distinct), dense=dense)
+        matrix = jnp.asarray(_regular(matrix, dtype, layout), dtype)
+        return NUTSStart(_inward(family, x), matrix, by_name, {}, draws.target, family)
     if matrix is None:
         matrix = _estimate(np.asarray(draws.x), len(distinct), dense=dense)
-    layout, dtype = _layout(draws), draws.x.dtype
     matrix = _regular(matrix, dtype, layout)
     order = np.concatenate(list(layout.values()))
     by_site = matrix[np.ix_(order, order)] if matrix.ndim == 2 else matrix[order]
-    positions = jnp.asarray(_pick(draws, distinct, num_chains))
-    by_name = _unravel(draws.target, positions)
     matrix, by_site = (jnp.asarray(array, dtype) for array in (matrix, by_site))
-    return NUTSStart(positions, matrix, by_name, {tuple(layout): by_site})
+    return NUTSStart(x, matrix, by_name, {tuple(layout): by_site}, draws.target)

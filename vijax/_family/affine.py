@@ -107,6 +107,13 @@ class Affine(AbstractFamily):
         moved = x - lax.stop_gradient(self.loc)
         return jsl.solve_triangular(self.tril, moved, lower=True)
 
+    def outward(self, z: Point) -> tuple[Point, Scalar]:
+        u, log_det = self.family.outward(z)
+        return self._out(u), log_det + self._log_det()
+
+    def inward(self, x: Point) -> Point:
+        return self.family.inward(self._in(x))
+
     def log_prob(self, x: Point) -> Scalar:
         return self.family.log_prob(self._in(x)) - self._log_det()
 

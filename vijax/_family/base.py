@@ -58,9 +58,26 @@ class AbstractFamily(eqx.Module):
             "are mirrored in. Use `antithetic=False`."
         )
 
+    def outward(self, z: Point) -> tuple[Point, Scalar]:
+        """The point that has coordinates `z`, in which the family is a standard normal,
+        or nearly; and the logarithm of the determinant of this map."""
+        raise ValueError(_no_coordinates(self))
+
+    def inward(self, x: Point) -> Point:
+        """The coordinates of a point, which `outward` leads back from."""
+        raise ValueError(_no_coordinates(self))
+
     def sample(self, key: Key) -> Point:
         """A reparameterized draw. (The unused density is removed by the compiler.)"""
         return self.sample_and_log_prob(key)[0]
+
+
+def _no_coordinates(family: AbstractFamily) -> str:
+    return (
+        f"`{type(family).__name__}` has no coordinates in which it is a standard normal, "
+        "or nearly. Flows have, and `MeanField`, `FullRank`, `StudentT` and "
+        "`NestedGaussian`."
+    )
 
 
 def check_family(name: str, family: Any) -> None:

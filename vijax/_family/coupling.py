@@ -133,6 +133,14 @@ class Coupling(AbstractFamily):
         base = self.base.on_host()
         return None if base is None else _HostCoupling(base, self.layers)
 
+    def outward(self, z: Point) -> tuple[Point, Scalar]:
+        u, log_det = self.base.outward(z)
+        x, bent = _forward(self.layers, u)
+        return x, log_det + bent
+
+    def inward(self, x: Point) -> Point:
+        return self.base.inward(_backward(self.layers, x)[0])
+
     def sample_and_log_prob(self, key: Key) -> tuple[Point, Scalar]:
         z, log_q = self.base.sample_and_log_prob(key)
         x, log_det = _forward(self.layers, z)

@@ -83,14 +83,19 @@ class FullRank(AbstractFamily):
     def mirror(self, x: Point) -> Point:
         return 2 * self.loc - x
 
+    def outward(self, z: Point) -> tuple[Point, Scalar]:
+        return self.loc + self.tril @ z, jnp.sum(self.log_diag)
+
+    def inward(self, x: Point) -> Point:
+        return jsl.solve_triangular(self.tril, x - self.loc, lower=True)
+
     def on_host(self) -> Elliptical:
         return Elliptical(wide(self.loc), wide_tril(self))
 
     def log_prob(self, x: Point) -> Scalar:
-        z = jsl.solve_triangular(self.tril, x - self.loc, lower=True)
-        return standard_normal_log_prob(z) - jnp.sum(self.log_diag)
+        return standard_normal_log_prob(self.inward(x)) - jnp.sum(self.log_diag)
 
     def sample_and_log_prob(self, key: Key) -> tuple[Point, Scalar]:
         z = jr.normal(key, self.loc.shape, self.loc.dtype)
-        x = self.loc + self.tril @ z
-        return x, standard_normal_log_prob(z) - jnp.sum(self.log_diag)
+        x, log_det = self.outward(z)
+        return x, standard_normal_log_prob(z) - log_det

@@ -77,14 +77,19 @@ class MeanField(AbstractFamily):
     def mirror(self, x: Point) -> Point:
         return 2 * self.loc - x
 
+    def outward(self, z: Point) -> tuple[Point, Scalar]:
+        return self.loc + jnp.exp(self.log_scale) * z, jnp.sum(self.log_scale)
+
+    def inward(self, x: Point) -> Point:
+        return (x - self.loc) * jnp.exp(-self.log_scale)
+
     def on_host(self) -> Elliptical:
         return Elliptical(wide(self.loc), np.exp(wide(self.log_scale)))
 
     def log_prob(self, x: Point) -> Scalar:
-        z = (x - self.loc) * jnp.exp(-self.log_scale)
-        return standard_normal_log_prob(z) - jnp.sum(self.log_scale)
+        return standard_normal_log_prob(self.inward(x)) - jnp.sum(self.log_scale)
 
     def sample_and_log_prob(self, key: Key) -> tuple[Point, Scalar]:
         z = jr.normal(key, self.loc.shape, self.loc.dtype)
-        x = self.loc + jnp.exp(self.log_scale) * z
-        return x, standard_normal_log_prob(z) - jnp.sum(self.log_scale)
+        x, log_det = self.outward(z)
+        return x, standard_normal_log_prob(z) - log_det

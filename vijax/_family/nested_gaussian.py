@@ -1,7 +1,5 @@
 """A few coordinates of any shape, and the others Gaussian, or nearly, given these."""
 
-import dataclasses
-import functools
 from typing import Any
 
 import equinox as eqx
@@ -11,23 +9,16 @@ import jax.numpy as jnp
 import jax.random as jr
 import jax.scipy.linalg as jsl
 import numpy as np
-from jaxtyping import Array, Float, Int, Scalar
+from jaxtyping import Array, Float, Scalar
 
-from .._arrays import namespace
-from .._custom_types import AnyArray, Key, Point
-from .._host_distributions import AbstractHostDistribution, Elliptical
+from .._custom_types import Key, Point
 from .._interpolation import interpolate, Interpolation
 from .base import AbstractFamily, wide
+from .nested_on_host import degrees_of_freedom, HostNested, standard, unpacked
 
 
 # Draws of the globals that tell moments, and their key.
 _MOMENT_DRAWS, _MOMENT_KEY = 4_096, 0
-# Points whose factors are there at once. (On the host.)
-_BLOCK = 256
-# The largest logarithm of a precision's root.
-_MOST = 40.0
-# What gradients with respect to the globals are differences over, in whitened units.
-_STEP = 1e-3
 
 
 class NestedGaussian(AbstractFamily):
@@ -101,31 +92,58 @@ class NestedGaussian(AbstractFamily):
         values = jnp.concatenate([self.modes, self.factors], axis=1)
         return interpolate(self.points, values)
 
-    def _given(self, known: Interpolation, g: Float[Array, " globals"]):
-        u = jsl.solve_triangular(self.root, g - self.center, lower=True)
+    def _whitened(self, g: Float[Array, " globals"]) -> Array:
+        return jsl.solve_triangular(self.root, g - self.center, lower=True)
+
+    def _given(self, known: Interpolation, u: Float[Array, " globals"]):
         modes, trils = unpacked(known(u[None]), len(self.others), self.entries)
         return modes[0], trils[0]
 
-    def _together(self, g: Array, y: Array) -> Point:
+    def _in_order(self, of_globals: Array, of_locals: Array) -> Point:
         order = np.argsort(np.array([*self.which, *self.others]))
-        return jnp.concatenate([g, self.loc + self.scale * y])[order]
+        return jnp.concatenate([of_globals, of_locals])[order]
+
+    def _together(self, g: Array, y: Array) -> Point:
+        return self._in_order(g, self.loc + self.scale * y)
+
+    def _parts(self, x: Point) -> tuple[Array, Array]:
+        return x[np.array(self.which)], x[np.array(self.others)]
+
+    def _of(self, x: Point) -> tuple[Array, Array, Array, Array]:
+        """The globals of a point, whitened ones, standard locals, and their factor."""
+        g, rest = self._parts(x)
+        u = self._whitened(g)
+        mode, tril = self._given(self._known(), u)
+        return g, u, tril.T @ ((rest - self.loc) / self.scale - mode), tril
+
+    def outward(self, z: Point) -> tuple[Point, Scalar]:
+        u, of_locals = self._parts(z)
+        mode, tril = self._given(self._known(), u)
+        y = mode + jsl.solve_triangular(tril, of_locals, lower=True, trans=1)
+        log_det = jnp.sum(jnp.log(jnp.diagonal(self.root))) - self._log_det(tril)
+        return self._together(self.center + self.root @ u, y), log_det
+
+    def inward(self, x: Point) -> Point:
+        _, u, of_locals, _ = self._of(x)
+        return self._in_order(u, of_locals)
+
+    def _log_det(self, tril: Array) -> Scalar:
+        return jnp.sum(jnp.log(jnp.diagonal(tril))) - jnp.sum(jnp.log(self.scale))
 
     def log_prob(self, x: Point) -> Scalar:
-        g, rest = x[np.array(self.which)], x[np.array(self.others)]
-        mode, tril = self._given(self._known(), g)
-        z = tril.T @ ((rest - self.loc) / self.scale - mode)
+        g, _, z, tril = self._of(x)
         return self.globals_family.log_prob(g) + self._of_locals(z, tril)
 
     def _of_locals(self, z: Array, tril: Array) -> Scalar:
         df, dim = self.df, z.size
-        constant = _standard(dim).log_constant
-        log_det = jnp.sum(jnp.log(jnp.diagonal(tril))) - jnp.sum(jnp.log(self.scale))
-        return constant - (df + dim) / 2 * jnp.log1p(z @ z / df) + log_det
+        constant = standard(dim).log_constant
+        log_prob = constant - (df + dim) / 2 * jnp.log1p(z @ z / df)
+        return log_prob + self._log_det(tril)
 
     def sample_and_log_prob(self, key: Key) -> tuple[Point, Scalar]:
         global_key, normal_key, square_key = jr.split(key, 3)
         g, log_q = self.globals_family.sample_and_log_prob(global_key)
-        mode, tril = self._given(self._known(), g)
+        mode, tril = self._given(self._known(), self._whitened(g))
         z = jr.normal(normal_key, self.loc.shape, self.loc.dtype)
         mean_square = 2 * jr.gamma(square_key, self.df / 2, dtype=z.dtype) / self.df
         z = z / jnp.sqrt(mean_square)
@@ -146,7 +164,7 @@ class NestedGaussian(AbstractFamily):
         dim, num_globals = self.dim, len(self.which)
 
         def add(sums: tuple[Array, Array], g: Array) -> tuple[tuple[Array, Array], None]:
-            mode, tril = self._given(known, g)
+            mode, tril = self._given(known, self._whitened(g))
             x = self._together(g, mode)
             eye = jnp.eye(len(self.others), dtype=x.dtype)
             half = jsl.solve_triangular(tril, eye, lower=True) * self.scale[None]
@@ -180,7 +198,7 @@ class NestedGaussian(AbstractFamily):
         """The covariance, of shape `(dim, dim)`."""
         return self._moments()[1]
 
-    def on_host(self) -> "HostNested | None":
+    def on_host(self) -> HostNested | None:
         of_globals = self.globals_family.on_host()
         if of_globals is None:
             return None
@@ -196,143 +214,3 @@ class NestedGaussian(AbstractFamily):
             wide(self.scale),
             self.entries,
         )
-
-
-def degrees_of_freedom(num_locals: int) -> int:
-    """Of the locals given the globals: tails cost effective draws in many dimensions."""
-    return max(30, num_locals)
-
-
-def _standard(num_locals: int) -> Elliptical:
-    """The locals given the globals, where they have no mean and unit precisions."""
-    df = float(degrees_of_freedom(num_locals))
-    return Elliptical(np.zeros(num_locals), np.ones(num_locals), df)
-
-
-def packed(
-    modes: Float[np.ndarray, "points locals"],
-    precisions: Float[np.ndarray, "points locals locals"],
-    entries: tuple[tuple[int, int], ...],
-) -> tuple[np.ndarray, np.ndarray]:
-    """What is interpolated of modes and precisions. (On the host.)"""
-    trils = np.linalg.cholesky(precisions)
-    diagonal = np.einsum("nii->ni", trils)
-    rows, columns = _indices(entries)
-    below = trils[:, rows, columns] / diagonal[:, columns]
-    return modes, np.concatenate([np.log(diagonal), below], axis=1)
-
-
-def unpacked(
-    values: Float[AnyArray, "points values"],
-    num_locals: int,
-    entries: tuple[tuple[int, int], ...],
-) -> tuple[AnyArray, AnyArray]:
-    """Modes of the locals, and Cholesky factors of their precisions."""
-    xp, dim = namespace(values), num_locals
-    modes, log_diagonal = values[:, :dim], values[:, dim : 2 * dim]
-    diagonal = xp.exp(xp.clip(log_diagonal, -_MOST, _MOST))
-    columns = _indices(entries)[1]
-    nothing = xp.zeros((len(values), 1), values.dtype)
-    below = values[:, 2 * dim :] * diagonal[:, columns]
-    parts = xp.concatenate([nothing, diagonal, below], axis=1)
-    return modes, xp.take(parts, _places(num_locals, entries), axis=1)
-
-
-@functools.lru_cache(maxsize=64)
-def _indices(entries: tuple[tuple[int, int], ...]) -> tuple[np.ndarray, np.ndarray]:
-    pairs = np.array(entries, int).reshape(-1, 2)
-    return pairs[:, 0], pairs[:, 1]
-
-
-@functools.lru_cache(maxsize=64)
-def _places(num_locals: int, entries: tuple[tuple[int, int], ...]) -> np.ndarray:
-    """Where each entry of a factor is, of zero, the diagonal, and those below it."""
-    places = np.diag(1 + np.arange(num_locals))
-    places[_indices(entries)] = 1 + num_locals + np.arange(len(entries))
-    return places
-
-
-@dataclasses.dataclass(frozen=True)
-class HostNested(AbstractHostDistribution):
-    """A [`vijax.NestedGaussian`][] in NumPy."""
-
-    of_globals: AbstractHostDistribution
-    which: Int[np.ndarray, " globals"]
-    others: Int[np.ndarray, " locals"]
-    center: Float[np.ndarray, " globals"]
-    root: Float[np.ndarray, "globals globals"]
-    known: Interpolation
-    loc: Float[np.ndarray, " locals"]
-    scale: Float[np.ndarray, " locals"]
-    entries: tuple[tuple[int, int], ...]
-
-    def given(
-        self, g: Float[np.ndarray, "draws globals"]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Modes of the scaled locals, and Cholesky factors of their precisions."""
-        u = np.linalg.solve(self.root, (g - self.center).T).T
-        return unpacked(self.known(u), self.loc.size, self.entries)
-
-    def _split(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return x[:, self.which], (x[:, self.others] - self.loc) / self.scale
-
-    def _log_volume(self, trils: np.ndarray) -> np.ndarray:
-        log_diagonal = np.log(np.einsum("nii->ni", trils))
-        return np.sum(log_diagonal, axis=1) - np.sum(np.log(self.scale))
-
-    def draw(
-        self, generator: np.random.Generator, num_draws: int
-    ) -> tuple[Float[np.ndarray, "draws dim"], Float[np.ndarray, " draws"]]:
-        g, log_prob = self.of_globals.draw(generator, num_draws)
-        z, log_prob_z = _standard(self.loc.size).draw(generator, num_draws)
-        x = np.empty((num_draws, len(self.which) + len(self.others)))
-        x[:, self.which], log_prob = g, log_prob + log_prob_z
-        for i in range(0, num_draws, _BLOCK):
-            block = slice(i, i + _BLOCK)
-            modes, trils = self.given(g[block])
-            y = modes + outward(trils, z[block])
-            x[block, self.others] = self.loc + self.scale * y
-            log_prob[block] += self._log_volume(trils)
-        return x, log_prob
-
-    def log_prob(self, x: Float[np.ndarray, "draws dim"]) -> Float[np.ndarray, " draws"]:
-        out = np.empty(len(x))
-        for i in range(0, len(x), _BLOCK):
-            g, y = self._split(x[i : i + _BLOCK])
-            modes, trils = self.given(g)
-            z = np.einsum("nij,ni->nj", trils, y - modes)
-            of_locals = _standard(self.loc.size).log_prob(z) + self._log_volume(trils)
-            out[i : i + _BLOCK] = self.of_globals.log_prob(g) + of_locals
-        return out
-
-    def score(self, x: Float[np.ndarray, "draws dim"]) -> Float[np.ndarray, "draws dim"]:
-        out = np.empty(x.shape)
-        for i in range(0, len(x), _BLOCK):
-            g, y = self._split(x[i : i + _BLOCK])
-            modes, trils = self.given(g)
-            inner = _standard(self.loc.size).score(
-                np.einsum("nij,ni->nj", trils, y - modes)
-            )
-            of_locals = np.einsum("nij,nj->ni", trils, inner) / self.scale
-            out[i : i + _BLOCK, self.others] = of_locals
-        # Through modes and factors, whose own gradients would be as long as this file.
-        slopes = np.stack([self._slope(x, column) for column in self.root.T])
-        out[:, self.which] = np.linalg.solve(self.root.T, slopes).T
-        return out
-
-    def _slope(self, x: np.ndarray, direction: np.ndarray) -> np.ndarray:
-        """Of the log density along a direction of the globals, to the fourth order."""
-        moved = np.zeros(x.shape[1])
-        moved[self.which] = _STEP * direction
-        differences = [
-            self.log_prob(x + count * moved) - self.log_prob(x - count * moved)
-            for count in (1, 2)
-        ]
-        return (8 * differences[0] - differences[1]) / (12 * _STEP)
-
-
-def outward(
-    trils: Float[np.ndarray, "draws locals locals"], z: Float[np.ndarray, "draws locals"]
-) -> Float[np.ndarray, "draws locals"]:
-    """What has these factors of its precisions, of standard draws. (On the host.)"""
-    return np.linalg.solve(trils.swapaxes(1, 2), z[:, :, None])[:, :, 0]

@@ -97,13 +97,18 @@ class StudentT(AbstractFamily):
     def mirror(self, x: Point) -> Point:
         return 2 * self.loc - x
 
+    def outward(self, z: Point) -> tuple[Point, Scalar]:
+        return self.loc + self.tril @ z, jnp.sum(self.log_diag)
+
+    def inward(self, x: Point) -> Point:
+        return jsl.solve_triangular(self.tril, x - self.loc, lower=True)
+
     def on_host(self) -> Elliptical:
         df = self.whole_df if self.log_df is None else np.exp(wide(self.log_df))
         return Elliptical(wide(self.loc), wide_tril(self), float(df))  # pyright: ignore[reportArgumentType]
 
     def log_prob(self, x: Point) -> Scalar:
-        z = jsl.solve_triangular(self.tril, x - self.loc, lower=True)
-        return self._log_prob(z)
+        return self._log_prob(self.inward(x))
 
     def _log_prob(self, z: Point) -> Scalar:
         df, dim = self.df, self.dim
@@ -122,4 +127,4 @@ class StudentT(AbstractFamily):
             others = jr.normal(gamma_key, (self.whole_df,), self.loc.dtype)
             mean_square = jnp.mean(others**2)
         z = z / jnp.sqrt(mean_square)
-        return self.loc + self.tril @ z, self._log_prob(z)
+        return self.outward(z)[0], self._log_prob(z)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .._family.nested_gaussian import packed
+from .._family.nested_on_host import packed
 from .._interpolation import fewest_points
 from .._target.probe import HostProbe
 from .conditional import scores_of_locals, solve
@@ -98,11 +98,11 @@ def _is_unique(
     wide = modes + _FAR * generator.standard_normal(modes.shape)
     mirrored = -modes - 2 * parts.loc / parts.scale
     known, _ = scores_of_locals(probe, parts, g, modes)
-    trils = known_locals(state).given(g)[1]
+    factors = known_locals(state).given(g)[1]
     for start in (wide, mirrored):
         other = solve(probe, parts, g, start, columns_of(state))
         there, _ = scores_of_locals(probe, parts, g, other.modes)
-        apart = np.einsum("nij,ni->nj", trils, other.modes - modes)
+        apart = factors.transposed_times(other.modes - modes)
         is_other = other.found & (np.sum(apart**2, axis=1) > 1)
         if np.any(is_other & (there > known - _NEGLIGIBLE)):
             return False

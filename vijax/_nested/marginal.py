@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from .._family.nested_gaussian import outward
 from .._target.probe import HostProbe
 from .conditional import scores_of_locals
 from .state import known_locals, NestedState, split_of
@@ -22,19 +21,18 @@ def log_marginal(
     if len(state.rest) == 0:
         log_p = probe(parts.joined(g, np.zeros((len(g), 0)))).log_p
         return log_p, log_p, log_p
-    modes, trils = known_locals(state).given(g)
+    modes, factors = known_locals(state).given(g)
     dim = modes.shape[1]
     normal = generator.standard_normal(modes.shape)
-    step = outward(trils, normal)
-    log_volume = np.sum(np.log(np.einsum("nii->ni", trils)), axis=1)
+    step = factors.transposed_solve(normal)
     constant = 0.5 * dim * np.log(2 * np.pi) + np.sum(np.log(parts.scale))
     at_mode, score = scores_of_locals(probe, parts, g, modes)
     pair = [scores_of_locals(probe, parts, g, modes + s * step)[0] for s in (1, -1)]
-    inner = np.linalg.solve(trils, score[:, :, None])[:, :, 0]
+    inner = factors.solve(score)
     # Half of what is left of the scores is how far below its mode that is; but far from
     # a mode this says nothing.
     left = np.minimum(np.sum(inner**2, axis=1), 1.0)
-    log_volume = constant - log_volume
+    log_volume = constant - factors.log_det
     log_laplace = at_mode + 0.5 * left + log_volume
     of_normal = 0.5 * np.sum(normal**2, axis=1) + log_volume
     log_joint = pair[0] + of_normal

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from .._family.nested_gaussian import HostNested
+from .._family.nested_on_host import HostNested
 from .._interpolation import interpolate
 from .curvature import all_columns, Columns, columns, filled_in
 from .split import Split, split

@@ -10,7 +10,8 @@ from .evidence import Evidence
 
 _ADVICE = (
     "Reparameterize (e.g. a non-centered hierarchy, or a bounded parameter on another "
-    "scale), try a richer family, or run NUTS from here with `vi.to_nuts`."
+    "scale), try a richer family, or run NUTS from here with `vi.to_nuts` (for an answer "
+    "that is nested or a flow in its own coordinates, with `neutra=True`)."
 )
 # A mode with more of the mass than this moves means and standard deviations.
 _SHARE = 0.01

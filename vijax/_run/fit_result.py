@@ -223,7 +223,8 @@ class Fit(eqx.Module, Generic[F]):
     def correction(self) -> str:
         """How [`vijax.Fit.draw`][] corrects its draws unless told otherwise, whatever
         their number: `"importance"`, `"resample-move"`, or `"none"`. It is found out once
-        a fit, from 2,048 draws and where these are too few from trajectories."""
+        a fit, from 2,048 draws or 8,192, and where these are too few from
+        trajectories."""
         self._check_single()
         return NONE if self.proposal is None else self.found_correction.kind
 

@@ -183,7 +183,7 @@ class _Stages:
             first = self._judge(fit) if first is None else first
             if (
                 after is not None
-                and nested_is_better(after, first)
+                and nested_is_better(after, first, fit.target.dim)
                 and _covers(nested, fit, after.log_evidence)
             ):
                 self._keep(standing_on(nested, None))
