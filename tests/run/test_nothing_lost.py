@@ -16,7 +16,7 @@ from vijax._auto import budget
 from vijax._draws import draw
 from vijax._run import compiled_run, host, richer_family
 from vijax._solver import natural_gradient
-from vijax._survey import survey
+from vijax._survey import climb, survey
 from vijax._target.probe import HostProbe
 
 from ..helpers import same
@@ -66,6 +66,7 @@ def small(monkeypatch):
     # After so few, the neck of a funnel would be a second mode.
     monkeypatch.setattr(survey, "_ASCENT", 0)
     monkeypatch.setattr(survey, "_SHORT_ASCENT", 0)
+    monkeypatch.setattr(climb, "_LAST", 12)
 
 
 @pytest.fixture
@@ -73,6 +74,7 @@ def fewer(monkeypatch):
     """Fewer draws, but enough to see that weights are good."""
     for module in (draw, richer_family):
         monkeypatch.setattr(module, "NUM_DRAWS", 1_024)
+    monkeypatch.setattr(climb, "_LAST", 12)
 
 
 class Places:
@@ -107,7 +109,8 @@ def fitted(target, path):
 
 def agree(first, second):
     """Whether two fits are the same, and what they answer."""
-    draws = [fit.draw(64, key=jr.key(0)).x for fit in (first, second)]
+    # How they are corrected is found anew from the same bits.
+    draws = [fit.draw(64, key=jr.key(0), corrected=False).x for fit in (first, second)]
     return (
         same(first, second)
         and first.result == second.result
@@ -136,21 +139,20 @@ def ended_at(target, path, at, error):
             return None
 
 
-NO_MEMORY = MemoryError("none left")
+# In turns.
+ERRORS = KeyboardInterrupt(), MemoryError("none left")
 
 
 @pytest.mark.parametrize(
-    ("make", "every", "error"),
+    ("make", "every"),
     [
-        (funnel, 61, KeyboardInterrupt()),
-        (rows, 41, NO_MEMORY),
-        pytest.param(funnel, 1, KeyboardInterrupt(), marks=pytest.mark.slow),
-        pytest.param(funnel, 7, NO_MEMORY, marks=pytest.mark.slow),
-        pytest.param(rows, 1, KeyboardInterrupt(), marks=pytest.mark.slow),
-        pytest.param(rows, 1, NO_MEMORY, marks=pytest.mark.slow),
+        (funnel, 61),
+        (rows, 4),
+        pytest.param(funnel, 1, marks=pytest.mark.slow),
+        pytest.param(rows, 1, marks=pytest.mark.slow),
     ],
 )
-def test_every_place(make, every, error, small, tmp_path):
+def test_every_place(make, every, small, tmp_path):
     target, path = make(), tmp_path / "run.npz"
     whole, count = places_of(target, path)
     assert whole.result == vi.RESULTS.converged
@@ -158,7 +160,7 @@ def test_every_place(make, every, error, small, tmp_path):
         assert isinstance(whole.family, vi.Affine)
     nothing = 0
     for at in range(0, count, every):
-        left = ended_at(target, path, at, error)
+        left = ended_at(target, path, at, ERRORS[at // every % 2])
         if left is None:
             nothing += 1
             continue
@@ -169,7 +171,7 @@ def test_every_place(make, every, error, small, tmp_path):
 
 @pytest.mark.parametrize(
     "every",
-    [97, pytest.param(5, marks=pytest.mark.slow)],
+    [97, pytest.param(9, marks=pytest.mark.slow)],
 )
 def test_every_place_where_globals_are_found(every, fewer, tmp_path):
     target, path = funnel(), tmp_path / "run.npz"
