@@ -18,6 +18,9 @@ _ARMIJO = 1e-4
 DECREMENT = 1e-2
 # A gain, in nats, that a path at rest does not make.
 _REST = 0.1
+# After so many steps a path is left behind that lacks so many nats, times as many and
+# what the middle one lacks.
+_LATE, _FAR_BEHIND = 20, 100.0
 # How often a start without a finite log density is drawn anew.
 _MAX_DRAWS = 20
 
@@ -110,7 +113,18 @@ def tell(
         num_draws=paths.num_draws + 1,
         done=new.done | (~new.found & tired),
     )
-    return new._replace(done=new.done | (new.num_steps >= _MAX_STEPS))
+    over = (new.num_steps >= _MAX_STEPS) | _is_left_behind(new)
+    return new._replace(done=new.done | over)
+
+
+def _is_left_behind(paths: Paths) -> Bool[AnyArray, " paths"]:
+    """Which paths are where the density is next to nothing, as most others long are not:
+    an equation may be stiff there, and a value take a hundred times as long."""
+    xp = namespace(paths.log_p)
+    lag = xp.max(paths.log_p) - paths.log_p
+    middle = xp.sort(lag)[len(lag) // 2]
+    behind = lag > _FAR_BEHIND * (_FAR_BEHIND + middle)
+    return behind & (paths.num_steps >= _LATE)
 
 
 def _place(others: AnyArray, paths: Paths, probes: Probes) -> Paths:

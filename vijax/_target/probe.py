@@ -42,6 +42,11 @@ class Probes(NamedTuple):
         x, log_p, score, finite, count, eps = self
         return Probes(x[:size], log_p[:size], score[:size], finite[:size], count, eps)
 
+    def take(self, order: Int[AnyArray, " points"]) -> "Probes":
+        """The same points in another order."""
+        x, log_p, score, finite, count, eps = self
+        return Probes(x[order], log_p[order], score[order], finite[order], count, eps)
+
 
 def _evaluated(
     target: Target, x: Float[AnyArray, "points dim"], count: Int[AnyArray, ""]
