@@ -213,7 +213,7 @@ def main() -> None:
                 runs[name] = done
                 for row in done["rows"]:
                     print(
-                        f"{contender}, {name}: {grade(row['z'], row['r'])} {row}",
+                        f"{contender}, {name}: {grade(row)} {row}",
                         file=sys.stderr,
                     )
         results[contender] = runs
