@@ -88,7 +88,7 @@ WITHIN: dict[str, tuple[str, ...]] = {
         "design marginal",
     ),
     "_method": ("auto",),
-    "_survey": ("climb optima rest starts",),
+    "_survey": ("climb optima rest starts", "rounds"),
     "_run": (
         "files",
         "archive interrupt results progress_bar checks method_names points history",

@@ -7,9 +7,27 @@ import numpy as np
 import vijax as vi
 from vijax._survey.climb import climb
 from vijax._survey.rest import maximum
-from vijax._survey.starts import around, images
+from vijax._survey.starts import around, between, images
 from vijax._target.coordinates import numbers_of
 from vijax._target.probe import HostProbe
+
+
+def test_between_modes_each_coordinate_is_of_one_of_them_or_anywhere():
+    loc = np.array([[0.0, 10.0, 5.0], [8.0, -10.0, 5.0]])
+    tril = np.stack([0.1 * np.eye(3), 0.2 * np.eye(3)])
+    x = between(np.random.default_rng(0), loc, tril, 4_000)
+    crossed = x[1::2]
+    near = np.min(np.abs(crossed[:, None] - loc) / np.array([[0.1], [0.2]]), axis=1)
+    assert np.all(near < 6)
+    # All four pairs of the first two coordinates, as often.
+    pairs = 2 * (crossed[:, 0] > 4) + (crossed[:, 1] > 0)
+    assert np.all(np.abs(np.bincount(pairs) / len(pairs) - 0.25) < 0.05)
+    anywhere = x[::2, :2]
+    low, high = np.array([-0.6, -10.6]), np.array([8.6, 10.3])
+    assert np.all((anywhere >= low) & (anywhere <= high))
+    width = high - low
+    assert np.all(np.abs(np.mean(anywhere, axis=0) - (low + high) / 2) < 0.05 * width)
+    assert np.all(np.abs(np.std(anywhere, axis=0) / width - 12**-0.5) < 0.02)
 
 
 def test_starts_are_so_many_standard_deviations_off():

@@ -45,6 +45,12 @@ MIXTURES = {
     "a tenth": ([[0.0] * 5, [8.0, *[0.0] * 4]], [1.0, 1.0], [9, 1]),
     "far away": ([[0.0] * 3, [300.0] * 3], [1.0, 1.0], [3, 2]),
     "among twenty": ([[0.0] * 20, [*[6.0] * 3, *[0.0] * 17]], [1.0, 1.0], [3, 2]),
+    # What is far and narrow is hit by few starts in so many dimensions.
+    "narrow": (
+        np.random.default_rng(3).uniform(-7, 7, (4, 9)),
+        [0.9, 1.1, 1.0, 0.65],
+        [3, 2, 2, 2],
+    ),
 }
 
 

@@ -13,6 +13,8 @@ from .._solver.quasi_newton import uniform_starts
 _NEAR, _FAR = (2.0, 10.0), (10.0, 1000.0)
 # One in so many starts is far.
 _OFTEN = 4
+# How far the box of several modes goes beyond them, in their standard deviations.
+_MARGIN = 3.0
 # Images of an answer that are tried, and vectors whose entries may be labels.
 _MOST, _MOST_LABELS = 128, 16
 
@@ -42,6 +44,27 @@ def around(
     for i in np.unique(around_which):
         z[around_which == i] = z[around_which == i] @ tril[i].T
     return loc[around_which] + z
+
+
+def between(
+    generator: np.random.Generator,
+    loc: Float[np.ndarray, "gaussians dim"],
+    tril: Float[np.ndarray, "gaussians dim dim"],
+    count: int,
+) -> Float[np.ndarray, "count dim"]:
+    """Starts where several modes leave room for others: half of them anywhere in the box
+    that they span, half with each coordinate from one of them.
+
+    Around known modes most starts lead back to these, and in many dimensions hardly any
+    direction leads to another; but modes often differ in the same few coordinates.
+    """
+    sds = np.sqrt(np.sum(tril**2, axis=2))
+    low, high = np.min(loc - _MARGIN * sds, axis=0), np.max(loc + _MARGIN * sds, axis=0)
+    anywhere = low + (high - low) * generator.random((count, loc.shape[1]))
+    which = generator.integers(len(loc), size=anywhere.shape)
+    crossed = loc + sds * generator.standard_normal((count, *loc.shape))
+    crossed = np.take_along_axis(crossed, which[:, None], axis=1)[:, 0]
+    return np.where(np.arange(count)[:, None] % 2 == 0, anywhere, crossed)
 
 
 def spread(

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from .._arrays import cholesky
 from .._auto.budget import SURVEY_EVALUATIONS
 from .._auto.modes import most_modes
 from .._auto.stages import AutoState, ENDLESS, NEGLIGIBLE, Survey
@@ -11,9 +10,10 @@ from .._linalg import gaussian_log_prob, mirrored
 from .._solver import natural_gradient
 from .._target.probe import HostProbe
 from .climb import climb
-from .optima import EXCESS, log_density, Optima, Optimum, parts_of
+from .optima import Optima, Optimum
 from .rest import maximum
-from .starts import around, images, spread
+from .rounds import Rounds
+from .starts import spread
 
 
 # Starts of a round: with those of the first stage so many that of modes to which a start
@@ -23,8 +23,9 @@ _MOST_STARTS, _FEWEST_STARTS, _NUMBERS = 48, 4, 4_800
 _MOST_ROUNDS = 12
 # The part of the starts that may lead to modes which nobody has seen.
 UNSEEN = 0.05
-# Where there are several modes others are likely: this part of so many starts.
-_UNSEEN_OF_MANY, _MANY = 0.01, 500
+# Where there are several modes others are likely: this part of so many starts, and of
+# more in some dimensions, where narrow modes are hard to hit. In many they are not hit.
+_UNSEEN_OF_MANY, _MANY, _MORE, _SOME_DIM = 0.01, 500, 1_000, (6, 20)
 # So many nats below the best one a mode need not be seen.
 _MATTERS = 10.0
 # What one ascent takes at most: so many times the fewest draws that it needs; and one
@@ -34,10 +35,8 @@ _ASCENT, _SHORT_ASCENT = 30, 10
 _MOST_MERGED = 2
 # Draws that estimate the ELBO of a path's Gaussian.
 _DRAWS = 8
-# Points that are looked at before each round: more where they come near to everything.
-_MOST_LOOKED, _FEWEST_LOOKED, _LOOKED = 1_024, 256, 3_072
 # What streams of random numbers are for.
-_STARTING, _INSTEAD, _LOOKING, _ASCENDING = range(4)
+_INSTEAD, _LOOKING, _ASCENDING = range(1, 4)
 
 
 def survey(
@@ -66,7 +65,7 @@ def survey(
     of population parameters*, Biometrika 40(3/4).
     """
     surveying = _Surveying(state, probe, seed, numbers, max_evaluations)
-    for number in range(1, _MOST_ROUNDS + 1):
+    for number in range(1, surveying.most_rounds + 1):
         grown = surveying.look(number)
         if surveying.is_spent or (not grown and surveying.is_enough):
             break
@@ -89,11 +88,9 @@ class _Surveying:
         self._made = probe.num_evaluations
         left = max_evaluations - int(state.num_evaluations)
         self._most = min(SURVEY_EVALUATIONS, left)
-        self._images = images(numbers)
         count = np.clip(_NUMBERS // self._dim, _FEWEST_STARTS, _MOST_STARTS)
-        self._num_starts = int(count)
-        # Of how many modes the images were looked at, and how many starts there were.
-        self._looked, self._num_made = 0, len(state.tried)
+        self._num_starts, self._num_made = int(count), len(state.tried)
+        self._rounds = Rounds(state, probe, seed, numbers, self._num_starts)
         paths, best, first = state.paths, state.best, []
         for i in np.flatnonzero(paths.converged):
             optimum = Optimum(paths.x[i], paths.log_p[i], best.loc[i], best.tril[i])
@@ -131,7 +128,17 @@ class _Surveying:
         # Where paths climb for ever more of them tell no more.
         if not several or at_rest < self._num_made / 2:
             return unseen <= UNSEEN
-        return at_rest >= _MANY and unseen <= _UNSEEN_OF_MANY
+        return at_rest >= self._many and unseen <= _UNSEEN_OF_MANY
+
+    @property
+    def _many(self) -> int:
+        fewest, most = _SOME_DIM
+        return _MORE if fewest <= self._dim <= most else _MANY
+
+    @property
+    def most_rounds(self) -> int:
+        """After so many no more is learned."""
+        return _MOST_ROUNDS * self._many // _MANY
 
     @property
     def _num_once(self) -> int:
@@ -162,20 +169,8 @@ class _Surveying:
 
     def look(self, number: int) -> bool:
         """One more round of starts; whether there are new modes."""
-        generator = self._seed.generator(_STARTING, number)
         known = self.modes.gaussians
-        starts = [*self._some_images(), self._unexplained(generator)]
-        if number == 1:
-            # Those that the first stage gave up go on.
-            paths = self._state.paths
-            left = paths.x[~paths.converged & np.isfinite(paths.log_p)]
-            starts.append(left[: self._num_starts // 4])
-        starts += [self._around(generator, self._num_starts // 2)]
-        rest = max(self._num_starts - sum(map(len, starts)), 0)
-        # At first around the answer alone: elsewhere the first stage has been.
-        anywhere = lambda count: spread(generator, count, self._dim)
-        starts += [self._around(generator, rest) if number == 1 else anywhere(rest)]
-        starts = np.concatenate(starts)
+        starts = self._rounds.starts(number, self.modes)
         instead = self._seed.generator(_INSTEAD, number)
         others = lambda: spread(instead, len(starts), self._dim)
         self._num_made += len(starts)
@@ -186,44 +181,6 @@ class _Surveying:
         self.optima.take_in([Optimum(*part) for part in parts], self.modes)
         self._estimate(number)
         return self.follow()
-
-    def _around(self, generator: np.random.Generator, count: int) -> np.ndarray:
-        """Starts around modes, and as many around all of them together."""
-        loc, tril, _ = self.modes.gaussians
-        if len(loc) > 1:
-            mean = np.mean(loc, axis=0)
-            within = np.mean(tril @ np.swapaxes(tril, 1, 2), axis=0)
-            apart = loc - mean
-            whole = cholesky(within + apart.T @ apart / len(loc))
-            loc, tril = (np.stack([*a, b]) for a, b in ((loc, mean), (tril, whole)))
-        which = generator.integers(len(loc), size=count)
-        which = np.where(generator.random(count) < 0.5, len(loc) - 1, which)
-        return around(generator, loc, tril, which)
-
-    def _unexplained(self, generator: np.random.Generator) -> np.ndarray:
-        """Of many points around modes, those of the highest density that no known mode
-        explains."""
-        count = int(np.clip(_LOOKED // self._dim, _FEWEST_LOOKED, _MOST_LOOKED))
-        x = self._around(generator, count)
-        log_p = self._probe(x).log_p
-        return self._best_of(x, log_p, log_p - log_density(self.modes, x) > EXCESS)
-
-    def _some_images(self) -> list[np.ndarray]:
-        """Images of the modes that were not looked at yet, which no mode explains."""
-        out, (places, signs) = [], self._images
-        for loc in self.modes.gaussians.loc[self._looked :]:
-            x = loc[places] * signs
-            log_p = self._probe(x).log_p
-            out.append(self._best_of(x, log_p, parts_of(self.modes, x, log_p) < 0))
-        self._looked = len(self._elbos)
-        return out
-
-    def _best_of(
-        self, x: np.ndarray, log_p: np.ndarray, chosen: np.ndarray
-    ) -> np.ndarray:
-        order = np.argsort(-log_p)
-        order = order[chosen[order] & np.isfinite(log_p[order])]
-        return x[order[: self._num_starts // 4]]
 
     def _nearest(self, x: np.ndarray) -> int:
         """The mode that a point is nearest to, in its standard deviations."""
