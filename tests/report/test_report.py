@@ -232,3 +232,19 @@ def test_what_cannot_be_reported(getkey):
         vi.report(fit, key=getkey())
     with pytest.raises(ValueError, match="`num_draws` must be a whole number"):
         vi.report(fit, key=getkey(), num_draws=3)
+
+
+def test_where_some_draws_have_no_density_there_is_no_elbo(getkey):
+    log_density = lambda params: jnp.where(
+        params["x"] > 3, -jnp.inf, -0.5 * params["x"] ** 2
+    )
+    target = vi.from_log_density(log_density, {"x": vi.Param()})
+    fit = vi.fit(target, key=getkey(), progress=False)
+    report = vi.report(fit, key=getkey())
+    assert report.elbo is not None
+    assert not np.isfinite(report.elbo.mean)
+    text = repr(report)
+    assert "No ELBO: the density is not finite at some plain draws; log evidence" in text
+    assert "nan" not in text
+    # Of a standard normal, cut at three.
+    assert abs(report.log_evidence.mean - 0.5 * np.log(2 * np.pi)) < 0.02

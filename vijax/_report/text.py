@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 from .._misc import listed
 
 
@@ -27,7 +29,7 @@ def _headline(report: Any) -> str:
 
 
 def _lines(report: Any) -> list[str]:
-    e, z, ksd = report.elbo, report.log_evidence, report.kernel_stein_discrepancy
+    z, ksd = report.log_evidence, report.kernel_stein_discrepancy
     ended = f"  The run ended: {report.result}."
     evidence = f"log evidence {float(z.mean):.2f} ± {float(z.stderr):.2f}"
     weights = f"{report.num_draws:,} draws: k-hat {report.khat:.2f}, effective "
@@ -37,10 +39,8 @@ def _lines(report: Any) -> list[str]:
     if ksd is None:
         lines = [
             ended,
-            f"  ELBO {float(e.mean):.2f} ± {float(e.stderr):.2f}, {evidence}: a gap of "
-            f"{report.gap:.2f} nats.",
-            f"  Weights of {weights} Score discrepancy "
-            f"{report.score_discrepancy:.2g} a coordinate.",
+            f"  {_elbo(report, evidence)}",
+            f"  Weights of {weights}{_scores(report)}",
         ]
     else:
         lines = [
@@ -69,6 +69,22 @@ def _lines(report: Any) -> list[str]:
             f"elsewhere: {report.num_apart}. Modes in the answer: {report.num_modes}."
         )
     return lines
+
+
+def _elbo(report: Any, evidence: str) -> str:
+    """The ELBO beside the evidence, where there is one: at some draws of a wide family
+    the density may not be finite."""
+    e = report.elbo
+    if not np.isfinite(float(e.mean)):
+        return f"No ELBO: the density is not finite at some plain draws; {evidence}."
+    known = f"ELBO {float(e.mean):.2f} ± {float(e.stderr):.2f}, {evidence}"
+    return f"{known}: a gap of {report.gap:.2f} nats."
+
+
+def _scores(report: Any) -> str:
+    if not np.isfinite(report.score_discrepancy):
+        return ""
+    return f" Score discrepancy {report.score_discrepancy:.2g} a coordinate."
 
 
 def _table(report: Any) -> list[str]:
