@@ -53,7 +53,7 @@ def _of_draws(x: Float[np.ndarray, "draws dim"]) -> Elliptical:
 
 @dataclasses.dataclass(frozen=True)
 class _Rescaled(AbstractCoordinates):
-    """AbstractCoordinates of coordinates, in which draws have unit covariance."""
+    """Coordinates of coordinates, in which draws have unit covariance."""
 
     first: AbstractCoordinates
     then: Elliptical
@@ -101,9 +101,8 @@ class _Places(NamedTuple):
 
 
 def _at(probe: HostProbe, coordinates: AbstractCoordinates, z: np.ndarray) -> _Places:
-    parts = [
-        _some(probe, coordinates, z[i : i + _BLOCK]) for i in range(0, len(z), _BLOCK)
-    ]
+    blocks = (z[i : i + _BLOCK] for i in range(0, len(z), _BLOCK))
+    parts = [_some(probe, coordinates, block) for block in blocks]
     return _Places(*map(np.concatenate, zip(*parts, strict=True)))
 
 

@@ -197,7 +197,7 @@ def to_nuts(
     standard normal, or nearly. Those of a flow straighten what it has bent, and those of
     [`vijax.NestedGaussian`][], which a default fit of a hierarchy ends with, are
     non-centered: given its scales, each effect in units of its own conditional standard
-    deviation. There is no funnel in them, and no divergent transition.
+    deviation. There is no funnel in them, and hardly a divergent transition.
 
     **Arguments:**
 
