@@ -1,5 +1,6 @@
 """Trajectories that carry draws to the target, and verdicts where weights are too few."""
 
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -126,3 +127,28 @@ def test_few_weights_and_a_family_that_is_off_are_not_trusted(log_density, param
         assert report.acceptance is None
         assert not report.trustworthy
         assert any("worth" in problem for problem in report.problems)
+
+
+def test_trajectories_go_through_a_funnel_in_nested_coordinates(getkey):
+    def log_density(params):
+        x = norm.logpdf(params["x"], 0.0, jnp.exp(params["v"] / 2))
+        return norm.logpdf(params["v"], 0.0, 3.0) + jnp.sum(x)
+
+    target = vi.from_log_density(log_density, {"v": vi.Param(), "x": vi.Param(5)})
+    fit = vi.fit(target, "nested", key=getkey(), progress=False)
+    assert isinstance(fit.family, vi.NestedGaussian)
+    rng, num_draws = np.random.default_rng(0), 2_000
+    v = 3 * rng.standard_normal(num_draws)
+    x = np.exp(v / 2)[:, None] * rng.standard_normal((num_draws, 5))
+    start = np.concatenate([v[:, None], x], axis=1)
+    ends = carried(HostProbe(target), fit.family, start, getkey())
+    # In linear coordinates hardly a trajectory is accepted, and v stays where it is.
+    assert ends.acceptance > 0.9
+    assert abs(np.corrcoef(v, ends.x[:, 0])[0, 1]) < 0.1
+    # The target is what they leave as it is.
+    assert abs(np.mean(ends.x[:, 0])) < 0.3
+    assert abs(np.std(ends.x[:, 0]) / 3 - 1) < 0.07
+    unit = ends.x[:, 1:] / np.exp(ends.x[:, :1] / 2)
+    assert np.all(np.abs(np.std(unit, axis=0) - 1) < 0.07)
+    expected = jax.vmap(target.log_density)(jnp.asarray(ends.x))
+    np.testing.assert_allclose(ends.log_p, expected, rtol=1e-9)
