@@ -44,8 +44,10 @@ excepted = {
 }
 # What methods and diagnostics call on a family, within a program that is compiled.
 for_algorithms = (
+    "Coupling.inward.",
     "Coupling.log_prob.",
     "Coupling.mirror.",
+    "Coupling.outward.",
     "Coupling.sample.",
     "Coupling.sample_and_log_prob.",
 )
