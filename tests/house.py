@@ -73,7 +73,8 @@ WITHIN: dict[str, tuple[str, ...]] = {
         "pymc_model",
     ),
     "_draws": (
-        "psis resample proposal hamiltonian evaluation",
+        "pareto resample proposal hamiltonian evaluation",
+        "psis",
         "draws",
         "draw diagnosis particle_draws",
     ),

@@ -4,6 +4,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._misc import is_traced
+from .pareto import pareto_smoothed
 
 
 # The fewest draws for which the tail has the five that a fit needs.
@@ -21,7 +22,7 @@ def check_log_weights(
     target has no density they are very small."""
     if is_traced(log_p, log_q):
         raise ValueError(
-            "Pareto smoothing calls ArviZ, on the host: not inside `jax.jit`, `jax.vmap` "
+            "Pareto smoothing is done on the host: not inside `jax.jit`, `jax.vmap` "
             "or the like. Hand the draws out, and call it on them."
         )
     count = log_p.shape[0]
@@ -77,19 +78,6 @@ def is_constant(
     return bool(np.ptp(log_weights) <= rounding)
 
 
-def smoothed(log_weights: np.ndarray) -> tuple[np.ndarray, float]:
-    """ArviZ's Pareto-smoothed log weights, normalized, and their k-hat."""
-    from arviz_stats.base.array import array_stats
-
-    # ArviZ wants log ratios of the other sign. Where one draw has all the weight it
-    # divides by zero.
-    with np.errstate(all="ignore"):
-        smooth, khat = array_stats.psislw(-log_weights)
-    if np.isnan(smooth).any():
-        return log_weights - np.logaddexp.reduce(log_weights), np.inf
-    return np.asarray(smooth), float(khat)
-
-
 def smoothed_log_weights(
     log_p: Float[Array, " draws"], log_q: Float[Array, " draws"]
 ) -> np.ndarray:
@@ -97,4 +85,4 @@ def smoothed_log_weights(
     log_weights = check_log_weights(log_p, log_q)
     if is_constant(log_p, log_q, log_weights):
         return np.zeros_like(log_weights)
-    return smoothed(log_weights)[0]
+    return pareto_smoothed(log_weights)[0]
