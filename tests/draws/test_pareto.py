@@ -24,7 +24,8 @@ def test_as_arviz_has_it(name, count):
     smooth, khat = pareto_smoothed(log_weights)
     with np.errstate(all="ignore"):
         expected, expected_khat = array_stats.psislw(-log_weights)
-    if np.any(np.isnan(expected)):
+    if np.any(np.isnan(expected)) or np.isnan(expected_khat):
+        # One draw has all the weight. Newer versions leave the others as they are.
         assert khat == np.inf
         expected = log_weights - np.logaddexp.reduce(log_weights)
     else:
