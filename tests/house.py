@@ -73,8 +73,7 @@ WITHIN: dict[str, tuple[str, ...]] = {
         "pymc_model",
     ),
     "_draws": (
-        "pareto resample proposal hamiltonian evaluation",
-        "psis",
+        "psis resample proposal hamiltonian evaluation",
         "draws",
         "draw diagnosis particle_draws",
     ),

@@ -7,6 +7,7 @@ from numpyro.distributions import constraints
 
 import vijax as vi
 import vijax._misc
+from vijax._draws.psis import smoothed
 
 from ..helpers import diagonal_target, DIM, LOC, SCALE
 
@@ -115,6 +116,23 @@ def test_khat_is_that_of_arviz(scale, getkey):
     _, expected = array_stats.psislw(-np.asarray(log_p)[None, :], r_eff=1)
     assert np.allclose(khat.mean, expected, rtol=1e-10)
     assert np.isclose(khat.log_weights_std, jnp.std(log_p, ddof=1))
+
+
+def test_a_tail_of_equal_weights_is_bounded(getkey):
+    # As where the target is flat in places, and the family too.
+    log_p = jnp.minimum(jr.normal(getkey(), (1_000,)), 0.5)
+    draws = vi.Draws(jnp.zeros((1_000, DIM)), jnp.zeros(1_000), log_p, diagonal_target())
+    assert vi.pareto_khat(draws).mean == -1
+    plain = log_p - jax.scipy.special.logsumexp(log_p)
+    smooth, _ = smoothed(np.asarray(log_p))
+    np.testing.assert_allclose(smooth, plain, atol=1e-12)
+
+
+def test_one_draw_with_all_the_weight(getkey):
+    log_p = jnp.full(1_000, -1e4).at[3].set(0.0)
+    draws = vi.Draws(jnp.zeros((1_000, DIM)), jnp.zeros(1_000), log_p, diagonal_target())
+    assert vi.pareto_khat(draws).mean == np.inf
+    assert smoothed(np.asarray(log_p))[0][3] == 0
 
 
 @pytest.mark.parametrize("k", [0.3, 0.6, 0.9])

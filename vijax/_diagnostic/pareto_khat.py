@@ -2,8 +2,7 @@ import equinox as eqx
 import numpy as np
 
 from .._draws.draws import check_draws, Draws
-from .._draws.pareto import pareto_smoothed
-from .._draws.psis import check_log_weights, is_constant
+from .._draws.psis import check_log_weights, is_constant, smoothed
 
 
 class ParetoKhat(eqx.Module):
@@ -24,7 +23,7 @@ class ParetoKhat(eqx.Module):
 
 
 def pareto_khat(draws: Draws) -> ParetoKhat:
-    r"""The Pareto $\hat{k}$ of the importance weights.
+    r"""The Pareto $\hat{k}$ of the importance weights, from ArviZ.
 
     Below 0.7 the weights can correct what error is left in the family; above it the
     family is too narrow, or too far, for them to. It judges the shape of the weights'
@@ -70,5 +69,5 @@ def pareto_khat(draws: Draws) -> ParetoKhat:
     spread = float(np.std(log_weights, ddof=1))
     tail = min(len(draws) // 5, int(np.ceil(3 * len(draws) ** 0.5)))
     perfect = is_constant(draws.log_p, log_q, log_weights)
-    khat = 0.0 if perfect else pareto_smoothed(log_weights)[1]
+    khat = 0.0 if perfect else smoothed(log_weights)[1]
     return ParetoKhat(khat, (1 + max(khat, 0.0)) / tail**0.5, spread)

@@ -16,8 +16,7 @@ from .diagnosis import fewest_effective
 from .draw import drawn, proposed
 from .draws import chosen_draws, Draws
 from .hamiltonian import Carried, carried, FEWEST_ACCEPTED
-from .pareto import pareto_smoothed
-from .psis import proposal_log_weights
+from .psis import proposal_log_weights, smoothed
 from .resample import with_replacement
 
 
@@ -148,9 +147,7 @@ def resampled_and_moved(
 
 
 def _weighed(draws: Draws) -> _Weighed:
-    log_weights = pareto_smoothed(proposal_log_weights(draws.log_p, draws.need_log_q()))[
-        0
-    ]
+    log_weights = smoothed(proposal_log_weights(draws.log_p, draws.need_log_q()))[0]
     weights = np.exp(log_weights - np.max(log_weights))
     effective = float(np.sum(weights) ** 2 / np.sum(weights**2))
     return _Weighed(draws, log_weights, effective)

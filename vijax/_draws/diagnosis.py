@@ -6,8 +6,7 @@ import numpy as np
 
 from .._misc import entry_names
 from .draws import Draws
-from .pareto import pareto_smoothed
-from .psis import proposal_log_weights
+from .psis import proposal_log_weights, smoothed
 
 
 # A weighted sample that stands for less than this part of its draws is poor; more is
@@ -141,7 +140,7 @@ def diagnose(draws: Draws) -> Diagnosis:
     """Judge the weights of draws from a proposal, and what they say of each quantity."""
     log_weights = proposal_log_weights(draws.log_p, draws.need_log_q())
     count = len(log_weights)
-    smooth, khat = pareto_smoothed(log_weights)
+    smooth, khat = smoothed(log_weights)
     weights = np.exp(smooth - np.max(smooth))
     weights /= weights.sum()
     relative = np.exp(log_weights - np.max(log_weights))
@@ -209,7 +208,7 @@ def _quantity(
     # What the draws contribute, as log weights: the tail of the largest ones.
     least = np.finfo(float).tiny
     contributions = log_weights + np.log(np.maximum(squares / variance, least))
-    khat = pareto_smoothed(contributions)[1] if finite.all() else np.inf
+    khat = smoothed(contributions)[1] if finite.all() else np.inf
     own = np.sqrt(np.sum(weights**2 * squares) / variance)
     excess = np.sqrt(np.sum((weights * (squares / variance - 1)) ** 2)) / 2
     return Quantity(name, mean, variance**0.5, khat, float(own), float(excess))

@@ -4,13 +4,14 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._misc import is_traced
-from .pareto import pareto_smoothed
 
 
 # The fewest draws for which the tail has the five that a fit needs.
 FEWEST_DRAWS = 25
 # So many nats below the smallest weight, one counts as zero.
 _NOTHING = 100.0
+# The k-hat of a tail that ends at once, as a uniform's does.
+_BOUNDED = -1.0
 # With fewer the weights of a proposal are not judged or used here.
 NUM_DRAWS = 4_096
 
@@ -22,7 +23,7 @@ def check_log_weights(
     target has no density they are very small."""
     if is_traced(log_p, log_q):
         raise ValueError(
-            "Pareto smoothing is done on the host: not inside `jax.jit`, `jax.vmap` "
+            "Pareto smoothing calls ArviZ, on the host: not inside `jax.jit`, `jax.vmap` "
             "or the like. Hand the draws out, and call it on them."
         )
     count = log_p.shape[0]
@@ -78,6 +79,25 @@ def is_constant(
     return bool(np.ptp(log_weights) <= rounding)
 
 
+def smoothed(log_weights: np.ndarray) -> tuple[np.ndarray, float]:
+    """ArviZ's Pareto-smoothed log weights, normalized, and their k-hat: infinite where
+    one draw has all the weight."""
+    from arviz_stats.base.array import array_stats
+
+    plain = log_weights - np.logaddexp.reduce(log_weights)
+    try:
+        # ArviZ wants log ratios of the other sign. Where one draw has all the weight it
+        # divides by zero.
+        with np.errstate(all="ignore"):
+            smooth, khat = array_stats.psislw(-log_weights)
+    except ValueError:
+        # All weights of the tail are equal, which ArviZ refuses.
+        return plain, _BOUNDED
+    if np.isnan(smooth).any() or np.isnan(khat):
+        return plain, np.inf
+    return np.asarray(smooth), float(khat)
+
+
 def smoothed_log_weights(
     log_p: Float[Array, " draws"], log_q: Float[Array, " draws"]
 ) -> np.ndarray:
@@ -85,4 +105,4 @@ def smoothed_log_weights(
     log_weights = check_log_weights(log_p, log_q)
     if is_constant(log_p, log_q, log_weights):
         return np.zeros_like(log_weights)
-    return pareto_smoothed(log_weights)[0]
+    return smoothed(log_weights)[0]
