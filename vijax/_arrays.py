@@ -47,15 +47,17 @@ def switch_points(
     index: Any, branches: Sequence[Callable[..., Any]], most: int, *args: Any
 ) -> tuple[Any, Any]:
     """The points that one of the branches asks for, of shape `(points, dim)`, and how
-    many; filled up to `most` where it is not known which branch that is."""
+    many of them count: all, unless the branch says that too. Filled up to `most` where it
+    is not known which branch that is."""
 
     def filled(branch: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any) -> tuple[Any, Any]:
             x = branch(*args)
-            count = len(x)
+            x, count = x if isinstance(x, tuple) else (x, len(x))
             if is_numpy(x):
-                return x, count
-            return jnp.pad(x, ((0, most - count), (0, 0))), jnp.int32(count)
+                return x, int(count)
+            padded = jnp.pad(x, ((0, most - len(x)), (0, 0)))
+            return padded, jnp.asarray(count, jnp.int32)
 
         return run
 

@@ -89,10 +89,7 @@ def ask(half: AnyArray, state: AutoState) -> tuple[AnyArray, AnyArray | int]:
     `half` is base noise; its mirror images are the other half.
     """
     asks = _ask_search, _ask_check, _ask_ascend, _ask_nothing, _ask_nothing
-    most = num_lanes(state.tried.size)
-    x, count = switch_points(state.stage, asks, most, half, state)
-    moving = namespace(x).sum(~state.paths.done)
-    return x, choose(state.stage == SEARCH, moving, count)
+    return switch_points(state.stage, asks, num_lanes(state.tried.size), half, state)
 
 
 def tell(half: AnyArray, state: AutoState, probes: Probes) -> AutoState:
@@ -158,14 +155,9 @@ def _pairs(half: AnyArray, count: int) -> AnyArray:
     return mirrored(half[: count // 2])
 
 
-def _ask_search(half: AnyArray, state: AutoState) -> AnyArray:
+def _ask_search(half: AnyArray, state: AutoState) -> tuple[AnyArray, AnyArray]:
     del half
-    return quasi_newton.ask(state.paths)[_moving_first(state.paths)]
-
-
-def _moving_first(paths: quasi_newton.Paths) -> Int[AnyArray, " paths"]:
-    """The paths, those at rest last: they need not be evaluated."""
-    return namespace(paths.x).argsort(paths.done, stable=True)
+    return quasi_newton.ask(state.paths)
 
 
 def _ask_check(half: AnyArray, state: AutoState) -> AnyArray:
@@ -185,7 +177,6 @@ def _ask_nothing(half: AnyArray, state: AutoState) -> AnyArray:
 def _tell_search(half: AnyArray, state: AutoState, probes: Probes) -> AutoState:
     xp, count = namespace(half), state.tried.size
     others = spread_starts(mirrored(half), count)
-    probes = probes.first(count).take(xp.argsort(_moving_first(state.paths)))
     paths = quasi_newton.tell(others, state.paths, probes)
     over = xp.all(paths.done)
     due = over | (paths.num_steps >= state.next_check)

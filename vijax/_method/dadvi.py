@@ -132,14 +132,14 @@ class DADVI(AbstractAskTell):
 
     def ask(self, noise: AnyArray, state: DADVIState) -> tuple[AnyArray, AnyArray]:
         del noise
-        loc, log_scale = _parts(quasi_newton.ask(state.path)[0])
+        loc, log_scale = _parts(_trial(state))
         xp = namespace(loc)
         return loc + xp.exp(log_scale) * state.noise, state.num_draws
 
     def tell(
         self, noise: AnyArray, state: DADVIState, probes: Probes
     ) -> tuple[DADVIState, AnyArray]:
-        xp, flat = namespace(noise), quasi_newton.ask(state.path)[0]
+        xp, flat = namespace(noise), _trial(state)
         loc, log_scale = _parts(flat)
         value, score = _objective(log_scale, state, probes)
         finite = xp.isfinite(value)
@@ -193,6 +193,11 @@ class DADVI(AbstractAskTell):
 
     def done(self, state: DADVIState) -> Bool[AnyArray, ""]:
         return state.is_done
+
+
+def _trial(state: DADVIState) -> Float[AnyArray, " params"]:
+    """The next point of the one path."""
+    return quasi_newton.ask(state.path)[0][0]
 
 
 def _parts(flat: AnyArray) -> tuple[AnyArray, AnyArray]:

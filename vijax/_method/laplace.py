@@ -124,7 +124,6 @@ class Laplace(AbstractAskTell):
         self, noise: AnyArray, state: LaplaceState, probes: Probes
     ) -> LaplaceState:
         xp, others = namespace(noise), uniform_starts(noise)
-        probes = probes.first(self.num_starts)
         paths = quasi_newton.tell(others, state.paths, probes)
         best = index_of_largest(paths.log_p)
         over = xp.all(paths.done)

@@ -103,7 +103,7 @@ class Pathfinder(AbstractAskTell):
         xp, e = namespace(noise), noise[self.num_paths :]
         loc, tril = quasi_newton.gaussians(state.paths)
         draws = loc[:, None, :] + xp.einsum("kij,sj->ksi", tril, e)
-        trials = quasi_newton.ask(state.paths)
+        trials, _ = quasi_newton.ask(state.paths)
         x = xp.concatenate([trials, draws.reshape(-1, trials.shape[1])])
         return x, len(x)
 
@@ -123,7 +123,7 @@ class Pathfinder(AbstractAskTell):
         over = xp.all(state.paths.done)
         others = uniform_starts(noise[:num_paths])
         after = PathfinderState(
-            paths=quasi_newton.tell(others, state.paths, probes.first(num_paths)),
+            paths=quasi_newton.tell(others, state.paths, probes),
             best=best,
             is_done=over,
             num_evaluations=state.num_evaluations + probes.count,

@@ -88,10 +88,17 @@ def _dot(x: AnyArray, y: AnyArray) -> AnyArray:
     return namespace(x).sum(x * y, axis=1)
 
 
-def ask(paths: Paths) -> Float[AnyArray, "paths dim"]:
-    """The points to evaluate next."""
+def ask(paths: Paths) -> tuple[Float[AnyArray, "paths dim"], Int[AnyArray, ""]]:
+    """The points to evaluate next, and how many: those of paths that are done come last,
+    and need not be evaluated."""
+    xp = namespace(paths.x)
     step = paths.rate[:, None] * _matvec(paths.inverse, paths.score)
-    return namespace(step).where(paths.found[:, None], paths.x + step, paths.x)
+    x = xp.where(paths.found[:, None], paths.x + step, paths.x)
+    return x[_order(paths)], xp.sum(~paths.done)
+
+
+def _order(paths: Paths) -> Int[AnyArray, " paths"]:
+    return namespace(paths.x).argsort(paths.done, stable=True)
 
 
 def tell(
@@ -100,10 +107,11 @@ def tell(
     probes: Probes,
     decrement: float = DECREMENT,
 ) -> Paths:
-    """Take in the target at the points that were asked for. Where no point of a path was
-    finite so far, it is replaced by one of `others`. A path is at rest where its Newton
-    decrement is below `decrement`."""
+    """Take in the target at the points that were asked for, the first of those that were
+    evaluated. Where no point of a path was finite so far, it is replaced by one of
+    `others`. A path is at rest where its Newton decrement is below `decrement`."""
     xp, fresh = namespace(paths.x), ~paths.found
+    probes = probes.first(len(paths.x)).take(xp.argsort(_order(paths)))
     placed = _place(others, paths, probes)
     moved = _move(paths, probes, decrement)
     new = where_rows(fresh, placed, moved)

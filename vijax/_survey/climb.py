@@ -45,9 +45,8 @@ def climb(
         paths = quasi_newton.begin(z[0], z)
         last = _LAST
         while not np.all(paths.done) and paths.num_steps < last:
-            # What is at rest need not be seen again.
-            moving = ~paths.done
-            probes = _seen(probe, quasi_newton.ask(paths), moving, loc, tril)
+            asked, count = quasi_newton.ask(paths)
+            probes = _seen(probe, asked, int(count), loc, tril)
             instead = z if np.all(paths.found) else inside(others())
             paths = quasi_newton.tell(instead, paths, probes)
             if np.mean(paths.done) >= _MOST and last == _LAST:
@@ -58,15 +57,7 @@ def climb(
 
 
 def _seen(
-    probe: HostProbe,
-    z: np.ndarray,
-    moving: np.ndarray,
-    loc: np.ndarray,
-    tril: np.ndarray,
+    probe: HostProbe, z: np.ndarray, count: int, loc: np.ndarray, tril: np.ndarray
 ) -> Probes:
-    some = probe((loc + z @ tril.T)[moving])
-    log_p, score = np.full(len(z), -np.inf), np.zeros_like(z)
-    log_p[moving], score[moving] = some.log_p, some.score @ tril
-    finite = np.zeros(len(z), bool)
-    finite[moving] = some.finite
-    return Probes(z, log_p, score, finite, some.count, some.eps)
+    probes = probe(loc + z @ tril.T, count)
+    return probes._replace(x=z, score=probes.score @ tril)
